@@ -1,0 +1,42 @@
+"""mimlab: how attention forms in masked image modeling, simulated exactly and judged claim by claim.
+
+The public names load on first use, so that `import mimlab` costs nothing and needs no array library. No name here
+is also a module's: importing that module would silently replace the name.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mimlab.claims import judge
+    from mimlab.objectives import MaskedReconstruction
+    from mimlab.runs import InputError
+    from mimlab.studies.single import simulate
+    from mimlab.world import Latent, World
+
+__version__ = "0.1.0"
+
+__all__ = ["InputError", "Latent", "MaskedReconstruction", "World", "judge", "simulate"]
+
+_HOMES = {
+    "InputError": "mimlab.runs",
+    "Latent": "mimlab.world",
+    "MaskedReconstruction": "mimlab.objectives",
+    "World": "mimlab.world",
+    "judge": "mimlab.claims",
+    "simulate": "mimlab.studies.single",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home, and keep it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted([*globals(), *__all__])
