@@ -25,7 +25,7 @@ def name_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Every mimlab module that a file imports, relative imports resolved, `from mimlab import x` as `mimlab.x`."""
+    """Every mimlab module that a file imports, relative imports resolved."""
     package = ["mimlab", *path.relative_to(SOURCE).parts[:-1]]
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -1,7 +1,7 @@
 """mimlab: how attention forms in masked image modeling, simulated exactly and judged claim by claim.
 
-The public names load on first use, so that `import mimlab` costs nothing and needs no array library. No name here
-is also a module's: importing that module would silently replace the name.
+The public names load on first use, so that `import mimlab` costs nothing and needs no array library. No name
+here is also a module's: importing that module would silently replace the name.
 """
 
 from importlib import import_module

@@ -1,0 +1,149 @@
+"""What a dataclass says of its keys: their paths, their types in words, and which values fit them.
+
+Types: int, float, str, bool, None, Literal, Path, tuples, unions of these, and dataclasses of these, nested
+to any depth. Numbers: a float takes an integer; an integer takes a float that is one (1e4), up to 2^53,
+where floats stop being exact; neither takes a boolean, and no float may be infinite or not a number.
+"""
+
+import difflib
+import math
+import types
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_EXACT = 2**53
+_WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    bool: "true or false",
+    Path: "a path",
+}
+
+
+class Mismatch(Exception):
+    """A value that does not fit its type. Whoever catches it knows the key."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a configuration: path from the root, field, type, and the dataclass if it is a table."""
+
+    path: tuple[str, ...]
+    field: Field[Any]
+    type: Any
+    table: type[Any] | None
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+    def __str__(self) -> str:
+        """The path as TOML writes it."""
+        return ".".join(self.path)
+
+
+def keys(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
+    """The keys of one table, in order: the fields that the constructor takes."""
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        if field.init:
+            hint = hints[field.name]
+            yield Key((*path, field.name), field, hint, _table(hint))
+
+
+def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
+    """Every key of a table and of the tables in it."""
+    for key in keys(cls, path):
+        yield key
+        if key.table is not None:
+            yield from walk(key.table, key.path)
+
+
+def nearest(name: str, root: type, path: tuple[str, ...] = ()) -> Key:
+    """The known key most like `name`, judged by its last part; among equals one in the table at `path`."""
+
+    def likeness(key: Key) -> tuple[float, bool]:
+        ratio = difflib.SequenceMatcher(None, name.lower(), key.name).ratio()
+        return ratio, key.path[:-1] == path
+
+    return max(walk(root), key=likeness)
+
+
+def describe(hint: Any) -> str:
+    """What a type allows, in words."""
+    arms = (_describe_arm(arm) for arm in _arms(hint) if arm is not type(None))
+    return " or ".join(dict.fromkeys(arms))
+
+
+def convert(value: object, hint: Any) -> object:
+    """The value as its type has it: tuples for lists, floats for integers. Raises Mismatch."""
+    for arm in _arms(hint):
+        try:
+            return _convert_arm(value, arm)
+        except Mismatch:
+            continue
+    raise Mismatch
+
+
+def _arms(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _table(hint: Any) -> type[Any] | None:
+    """The dataclass that a type names, alone or in a union."""
+    return next((arm for arm in _arms(hint) if isinstance(arm, type) and is_dataclass(arm)), None)
+
+
+def _describe_arm(arm: Any) -> str:
+    if get_origin(arm) is Literal:
+        return " or ".join(f'"{choice}"' for choice in get_args(arm))
+    if get_origin(arm) is tuple:
+        items = [describe(item) for item in get_args(arm) if item is not Ellipsis]
+        more = ", ..." if get_args(arm)[-1] is Ellipsis else ""
+        return f"a list ({', '.join(items)}{more})"
+    return "a table" if is_dataclass(arm) else _WORDS[arm]
+
+
+def _convert_arm(value: object, arm: Any) -> object:
+    if get_origin(arm) is tuple:
+        return _items(value, get_args(arm))
+    if get_origin(arm) is Literal:
+        fits = isinstance(value, str) and value in get_args(arm)
+    elif arm in (int, float):
+        return _number(value, arm)
+    elif arm is Path:
+        fits = isinstance(value, str | Path)
+        value = Path(value) if fits else value  # type: ignore[arg-type]
+    else:
+        fits = isinstance(value, arm)
+    if not fits:
+        raise Mismatch
+    return value
+
+
+def _items(value: object, hints: tuple[Any, ...]) -> tuple[object, ...]:
+    if not isinstance(value, list | tuple):
+        raise Mismatch
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(value)
+    if len(hints) != len(value):
+        raise Mismatch
+    return tuple(convert(item, hint) for item, hint in zip(value, hints, strict=True))
+
+
+def _number(value: object, kind: type) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Mismatch
+    if isinstance(value, int) and kind is int:
+        return value
+    try:
+        number = float(value)
+    except OverflowError:
+        raise Mismatch from None
+    if not math.isfinite(number) or (kind is int and (not number.is_integer() or abs(number) > _EXACT)):
+        raise Mismatch
+    return int(number) if kind is int else number
