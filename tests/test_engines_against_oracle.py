@@ -114,9 +114,7 @@ def assert_same_entries(simulation: Any, case: Case, p: int, row: oracle.Array) 
     assert len(rows) == len(found)
     assert set(found) == set(expected)
     assert all(r["size"] == 1 for r in rows)
-    wrong = {
-        key: (found[key], value) for key, value in expected.items() if not abs(found[key] - value) <= EXACT
-    }
+    wrong = {key: found[key] for key, value in expected.items() if not abs(found[key] - value) <= EXACT}
     assert not wrong
 
 
