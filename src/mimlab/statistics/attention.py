@@ -121,7 +121,7 @@ def effective_rank(A: Array) -> Array:
     """exp of the entropy of A's singular values normalised to sum 1 (Roy & Vetterli 2007). Shape (...).
 
     Unit dimensions, range [1, N]; higher: the outputs of the queries span more. Uniform 1, identity N, random
-    0.805 N (the singular values but one then follow the quarter-circle law; the one costs about 1/√N of it).
+    0.805 N (all singular values but one then follow the quarter-circle law; N = 2000 still gives 0.76 N).
 
     >>> import numpy as np
     >>> print(f"{effective_rank(np.full((4, 4), 1 / 4)):.4f} {effective_rank(np.eye(4)):.4f}")

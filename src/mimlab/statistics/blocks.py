@@ -1,14 +1,13 @@
 """Attention statistics in closed form: P x P maps with a partition's symmetry (theory, sections 4 and 7).
 
-The patches form areas, and the areas n classes: class i has `counts[i]` areas of `sizes[i]` patches. The
-row of a patch in class i takes one logit on itself, one on the rest of its area, and one on all other areas
-of each class j. Everything then follows from n x (n + 2) numbers: the cost is O(n³) whatever P, and the
-result exact to rounding, P = 10^12 included (derivation: docs/statistics.md). Sizes and counts are real
-numbers >= 1: a mean field may use the ratio it has, whole or not.
+The patches form areas, and the areas n classes: class i has `counts[i]` areas of `sizes[i]` patches. The row
+of a patch in class i takes one logit on itself, one on the rest of its area, and one on all other areas of each
+class j. Everything then follows from n x (n + 2) numbers: the cost is O(n³) whatever P, and the result exact up
+to rounding, P = 10^12 included (derivation: docs/statistics.md). Sizes and counts are real numbers >= 1: a mean
+field may use the ratio it has, whole or not.
 
-What would give wrong numbers: a map that lacks the symmetry, such as attention under one particular mask,
-or in a world of several partitions. Areas of one size whose rows differ (another latent law) are classes of
-their own.
+What would give wrong numbers: a map that lacks the symmetry, such as attention under one particular mask, or in
+a world of several partitions. Areas of one size whose rows differ (another latent law) need their own class.
 """
 
 import math
@@ -31,19 +30,23 @@ DENSE_LIMIT = 5000
 class BlockMap:
     """Attention between the patches of n classes of areas; the fields become read-only float64 arrays.
 
-    sizes:        (n,)    patches in each area of class i, >= 1
-    counts:       (n,)    areas of class i, >= 1
-    self_logit:   (n,)    logit of a patch of class i on itself
-    own_logit:    (n,)    on each other patch of its area; not used where sizes[i] = 1
-    other_logit:  (n, n)  [i, j] on each patch of the other areas of class j; [i, i] not used if counts[i] = 1
+    sizes:        (n,)         patches in each area of class i, >= 1
+    counts:       (n,)         areas of class i, >= 1
+    self_logit:   (..., n)     logit of a patch of class i on itself
+    own_logit:    (..., n)     on each other patch of its area; not used where sizes[i] = 1
+    other_logit:  (..., n, n)  [i, j] on each patch of the other areas of class j; not used at [i, i] where
+                               counts[i] = 1
 
-    Logits that are not used may be nan. A method that returns one number has it over all P rows.
+    Leading axes hold several maps of one world, such as the recorded times of a run; every result has them, and
+    a single map gives a scalar. All P rows count alike. Logits that are not used may be nan.
 
     Raises InputError where shapes disagree, a size or count is below 1, or a used logit is not finite.
 
     >>> uniform = BlockMap([4, 2], [1, 6], [0, 0], [0, 0], np.zeros((2, 2)))
-    >>> uniform.row_entropy().round(4).tolist(), uniform.nmi(), round(uniform.effective_rank(), 4)
-    ([2.7726, 2.7726], 0.0, 1.0)
+    >>> uniform.row_entropy().round(4).tolist()
+    [2.7726, 2.7726]
+    >>> print(f"{uniform.nmi():.4f} {uniform.effective_rank():.4f}")
+    0.0000 1.0000
     """
 
     sizes: Floats
@@ -53,24 +56,30 @@ class BlockMap:
     other_logit: Floats
 
     def __post_init__(self) -> None:
-        n = np.size(self.sizes)
-        shapes = {"sizes": (n,), "counts": (n,), "self_logit": (n,), "own_logit": (n,), "other_logit": (n, n)}
+        n, maps = np.size(self.sizes), np.shape(self.self_logit)[:-1]
+        shapes = {
+            "sizes": (n,),
+            "counts": (n,),
+            "self_logit": (*maps, n),
+            "own_logit": (*maps, n),
+            "other_logit": (*maps, n, n),
+        }
         for name, shape in shapes.items():
             array = np.array(getattr(self, name), dtype=np.float64)
             if array.shape != shape or n == 0:
-                raise InputError(
-                    f"{name} has shape {array.shape}; {n} classes of areas need {shape}, and n >= 1"
-                )
+                raise InputError(f"{name} has shape {array.shape}; {n} classes need {shape}, and n >= 1")
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         for name in ("sizes", "counts"):
             array = getattr(self, name)
             if not np.all((array >= 1) & np.isfinite(array)):
                 raise InputError(
-                    f"{name} = {array.tolist()}: each must be finite and >= 1; leave out empty classes"
+                    f"{name} = {array.tolist()}: all must be finite and >= 1; leave out empty classes"
                 )
         if not np.all(np.isfinite(self._logits)):
-            raise InputError(f"logits [self, own, other...] = {self._logits.tolist()}: each must be finite")
+            raise InputError(
+                "a logit in use is not finite; give finite numbers (nan only where there is no patch)"
+            )
 
     @property
     def patches(self) -> float:
@@ -78,40 +87,52 @@ class BlockMap:
         return float(self._population.sum())
 
     def row_entropy(self) -> Floats:
-        """H of a row of class i, in nats, within [0, log P]. Shape (n,)."""
+        """H of a row of class i, in nats, within [0, log P]. Shape (..., n)."""
         return self._over_row(surprise(self._weights))
 
-    def information(self) -> float:
-        """Mutual information of query and key, in nats, within [0, log P]; see `attention.information`."""
+    def entropy(self) -> Floats:
+        """Mean entropy of the P rows, in nats, within [0, log P]; see `attention.entropy`. Shape (...)."""
+        return self._over_map(surprise(self._weights)) / self.patches
+
+    def information(self) -> Floats:
+        """Mutual information, in nats, within [0, log P]; see `attention.information`. Shape (...)."""
         mean = self._as_keys(self._mean_row(self._weights))
         return self._over_map(divergence(self._weights, mean)) / self.patches
 
-    def nmi(self) -> float:
-        """Normalised information, within [0, 1], 0 where all look at one patch; see `attention.nmi`."""
-        H_mean = float(np.sum(self._population * surprise(self._mean_row(self._weights))))
-        return self.information() / math.sqrt(math.log(self.patches) * H_mean) if H_mean > 0 else 0.0
+    def nmi(self) -> Floats:
+        """Normalised information, within [0, 1], 0 where H(ā) = 0; see `attention.nmi`. Shape (...)."""
+        H_mean = np.sum(self._population * surprise(self._mean_row(self._weights)), axis=-1)
+        scale = np.sqrt(math.log(self.patches) * np.maximum(H_mean, 0))
+        return np.where(H_mean > 0, self.information() / np.where(H_mean > 0, scale, 1), 0)[()]
 
-    def diversity(self) -> float:
-        """1 - mean cosine of two rows, within [0, 1]; see `attention.diversity`. InputError where P < 2."""
-        return self._scatter(self._weights / np.sqrt(self._over_row(self._weights**2))[:, None])
+    def diversity(self) -> Floats:
+        """1 - mean cosine of two rows, within [0, 1]; see `attention.diversity`. Shape (...).
 
-    def spread(self) -> float:
-        """Mean squared distance of two rows, within [0, 2]; see `attention.spread`. InputError for P < 2."""
+        Raises InputError where P < 2.
+        """
+        return self._scatter(self._weights / np.sqrt(self._over_row(self._weights**2))[..., None])
+
+    def spread(self) -> Floats:
+        """Mean squared distance of two rows, within [0, 2]; see `attention.spread`. Shape (...).
+
+        Raises InputError where P < 2.
+        """
         return 2 * self._scatter(self._weights)
 
-    def effective_rank(self) -> float:
-        """exp of the entropy of the P singular values, within [1, P] (docs/statistics.md, section 3)."""
+    def effective_rank(self) -> Floats:
+        """Effective rank, within [1, P], from the P singular values (docs/statistics.md, section 3). Shape (...)."""
         own, other = self._gap(0, 1), self._gap(1, 2 + np.arange(self._n))
         within = np.abs(own)
         between = np.abs(own + self.sizes * other)
         root = np.sqrt(self._population)
         means = self._by_class(self._multiplicity * self._weights) * root[:, None] / root[None, :]
-        values = np.concatenate([within, between, np.linalg.svdvals(means)])
+        values = np.concatenate([within, between, np.linalg.svdvals(means)], axis=-1)
         times = np.concatenate([self.counts * (self.sizes - 1), self.counts - 1, np.ones(self._n)])
-        return float(effective_rank_of(values, times))
+        rank: Floats = effective_rank_of(values, times)
+        return rank
 
     def dense(self) -> Floats:
-        """The map itself, (P, P), patches numbered area by area and class by class.
+        """The map itself, patches numbered area by area and class by class. Shape (..., P, P).
 
         Raises InputError where a size or count is not whole or P > DENSE_LIMIT.
         """
@@ -123,19 +144,16 @@ class BlockMap:
             )
         class_of_area = np.repeat(np.arange(self._n), counts)
         area = np.repeat(np.arange(class_of_area.size), sizes[class_of_area])
-        row_class = class_of_area[area]
-        logits = np.where(
-            area[:, None] == area[None, :],
-            self.own_logit[row_class, None],
-            self.other_logit[row_class[:, None], row_class[None, :]],
-        )
-        np.fill_diagonal(logits, self.self_logit[row_class])
-        weights: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
-        weights /= weights.sum(axis=1, keepdims=True)
+        row = class_of_area[area]
+        own, other = self.own_logit[..., row, None], self.other_logit[..., row[:, None], row]
+        logits = np.where(area[:, None] == area, own, other)
+        logits = np.where(np.eye(area.size, dtype=bool), self.self_logit[..., row, None], logits)
+        weights: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
         return weights
 
     # A row of class i is n + 2 groups of equal weights: the patch itself, the rest of its area, and the other
-    # areas of each class. Arrays (n, n + 2) hold a number for each group, in that order.
+    # areas of each class. Arrays (..., n, n + 2) hold a number for each group, in that order.
 
     @property
     def _n(self) -> int:
@@ -154,48 +172,52 @@ class BlockMap:
 
     @cached_property
     def _logits(self) -> Floats:
-        """Logit of each group, (n, n + 2); an empty group repeats the logit on itself: no effect."""
-        logits = np.column_stack([self.self_logit, self.own_logit, self.other_logit])
-        return np.where(self._multiplicity > 0, logits, self.self_logit[:, None])
+        """Logit of each group, (..., n, n + 2); an empty group repeats the logit on itself: no effect."""
+        to_itself = self.self_logit[..., None]
+        logits = np.concatenate([to_itself, self.own_logit[..., None], self.other_logit], axis=-1)
+        return np.where(self._multiplicity > 0, logits, to_itself)
 
     @cached_property
     def _weights(self) -> Floats:
-        """Weight of one key of each group, (n, n + 2)."""
-        weights: Floats = np.exp(self._logits - self._logits.max(axis=1, keepdims=True))
-        return weights / self._over_row(weights)[:, None]
+        """Weight of one key of each group, (..., n, n + 2)."""
+        weights: Floats = np.exp(self._logits - self._logits.max(axis=-1, keepdims=True))
+        return weights / self._over_row(weights)[..., None]
 
     def _gap(self, first: int, second: int | NDArray[np.int64]) -> Floats:
-        """Weight of group `first` less that of group `second`, (n,), accurate however close they are."""
+        """Weight of group `first` less that of group `second`, (..., n), accurate however close they are."""
         row = np.arange(self._n)
-        gap = self._logits[row, first] - self._logits[row, second]
-        larger = np.maximum(self._weights[row, first], self._weights[row, second])
+        gap = self._logits[..., row, first] - self._logits[..., row, second]
+        larger = np.maximum(self._weights[..., row, first], self._weights[..., row, second])
         difference: Floats = -np.sign(gap) * larger * np.expm1(-np.abs(gap))
         return difference
 
-    def _over_row(self, terms: Floats) -> Floats:
-        """Sum over the keys of a row of each class, (n,)."""
-        total: Floats = np.sum(self._multiplicity * terms, axis=1)
+    def _over_row(self, groups: Floats) -> Floats:
+        """Sum over the keys of a row of each class, (..., n)."""
+        total: Floats = np.sum(self._multiplicity * groups, axis=-1)
         return total
 
-    def _over_map(self, terms: Floats) -> float:
-        """Sum over all queries and keys."""
-        return float(np.sum(self._population * self._over_row(terms)))
+    def _over_map(self, groups: Floats) -> Floats:
+        """Sum over all queries and keys, (...)."""
+        total: Floats = np.sum(self._population * self._over_row(groups), axis=-1)
+        return total
 
     def _by_class(self, groups: Floats) -> Floats:
-        """Groups added up by the class of their keys, (n, n)."""
-        return groups[:, 2:] + np.diag(groups[:, 0] + groups[:, 1])
+        """Groups added up by the class of their keys, (..., n, n)."""
+        own = groups[..., 0] + groups[..., 1]
+        return groups[..., 2:] + own[..., None] * np.eye(self._n)
 
     def _as_keys(self, per_class: Floats) -> Floats:
-        """A number for each class of keys as a number for each group, (n, n + 2)."""
-        return np.column_stack([per_class, per_class, np.tile(per_class, (self._n, 1))])
+        """A number for each class of keys, (..., n), as one for each group, (..., n, n + 2)."""
+        own, other = per_class[..., :, None], per_class[..., None, :]
+        return np.concatenate([own, own, np.broadcast_to(other, (*per_class.shape, self._n))], axis=-1)
 
     def _mean_row(self, values: Floats) -> Floats:
-        """Mean over all queries of a row of `values`: equal for all keys of a class, (n,)."""
+        """Mean over all queries of a row of `values`: equal for all keys of a class, (..., n)."""
         share = self._population / self.patches
         return share @ self._by_class(self._multiplicity * values) / self._population
 
-    def _scatter(self, values: Floats) -> float:
-        """Half the mean squared distance of two rows of `values`, Σ_i ‖a_i - ā‖² / (P - 1)."""
+    def _scatter(self, values: Floats) -> Floats:
+        """Half the mean squared distance of two rows of `values`, Σ_i ‖a_i - ā‖² / (P - 1), (...)."""
         if self.patches < 2:
             raise InputError(
                 f"diversity and spread compare two patches; P = {self.patches:g}, give at least 2"

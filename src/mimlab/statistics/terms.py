@@ -40,7 +40,7 @@ def divergence(p: Array, q: Array) -> Array:
     """p log(p/q) - p + q of every element, in nats; q where p = 0. Every element is >= 0 up to rounding.
 
     Over two distributions the terms sum to their relative entropy, for -p + q then sums to 0. Keeping it
-    makes the sum insensitive, to first order, to the rounding of either normalisation, which tells near p = q.
+    makes the sum insensitive, to first order, to the rounding of either normalisation: that tells near p = q.
 
     >>> divergence(np.array([0.5, 0.5, 0.0]), np.array([0.5, 0.25, 0.25])).round(4).tolist()
     [0.0, 0.0966, 0.25]
