@@ -1,13 +1,14 @@
 """Attention statistics in closed form: P x P maps with a partition's symmetry (theory, sections 4 and 7).
 
-The patches form areas, and the areas n classes: class i has `counts[i]` areas of `sizes[i]` patches. The row
-of a patch in class i takes one logit on itself, one on the rest of its area, and one on all other areas of each
-class j. Everything then follows from n x (n + 2) numbers: the cost is O(n³) whatever P, and the result exact up
-to rounding, P = 10^12 included (derivation: docs/statistics.md). Sizes and counts are real numbers >= 1: a mean
-field may use the ratio it has, whole or not.
+The patches form areas, and the areas n classes: class i has `counts[i]` areas of `sizes[i]` patches. The
+row of a patch in class i takes one logit on itself, one on the rest of its area, and one on all other areas
+of each class j. Everything then follows from n x (n + 2) numbers: the cost is O(n³) whatever P, and the
+result exact up to rounding, P = 10^12 included (derivation: docs/statistics.md). Sizes and counts are real
+numbers >= 1: a mean field may use the ratio it has, whole or not.
 
-What would give wrong numbers: a map that lacks the symmetry, such as attention under one particular mask, or in
-a world of several partitions. Areas of one size whose rows differ (another latent law) need their own class.
+What would give wrong numbers: a map that lacks the symmetry, such as attention under one particular mask,
+or in a world of several partitions. Areas of one size whose rows differ (another latent law) need their own
+class.
 """
 
 import math
@@ -37,8 +38,8 @@ class BlockMap:
     other_logit:  (..., n, n)  [i, j] on each patch of the other areas of class j; not used at [i, i] where
                                counts[i] = 1
 
-    Leading axes hold several maps of one world, such as the recorded times of a run; every result has them, and
-    a single map gives a scalar. All P rows count alike. Logits that are not used may be nan.
+    Leading axes hold several maps of one world, such as the recorded times of a run; every result has
+    them, and a single map gives a scalar. All P rows count alike. Logits that are not used may be nan.
 
     Raises InputError where shapes disagree, a size or count is below 1, or a used logit is not finite.
 
@@ -120,7 +121,7 @@ class BlockMap:
         return 2 * self._scatter(self._weights)
 
     def effective_rank(self) -> Floats:
-        """Effective rank, within [1, P], from the P singular values (docs/statistics.md, section 3). Shape (...)."""
+        """Effective rank, within [1, P], of the P singular values (docs/statistics.md, section 3)."""
         own, other = self._gap(0, 1), self._gap(1, 2 + np.arange(self._n))
         within = np.abs(own)
         between = np.abs(own + self.sizes * other)
