@@ -1,0 +1,376 @@
+"""Engine "dense": one layer of softmax attention on explicit images, by autograd (theory, sections 1 and 2).
+
+The honest baseline. Features v_{k,j} and position encodings e_p are vectors of R^d, images are arrays of
+patches, Q is a d x d matrix, and PyTorch differentiates the loss. Nothing is lumped and no gradient is
+written down, so agreement with the other engines tests both. Its one liberty: a masked patch is the zero
+vector, so content is multiplied at the visible patches only. The softmax runs over all P positions.
+
+Exact up to sampling: each step draws fresh images, so Q carries the noise of stochastic gradient descent,
+less the smaller the learning rate and the larger the batch. Loss and attention are means over fixed
+evaluation images and have their error, too. Misuse: where the learning rate is not small, the run is no
+gradient flow; rows that were not trained keep Phi = Upsilon = 0.
+
+Only this module imports torch, and it is imported only when the engine is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite, nan
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mimlab.runs.errors import InputError
+
+Array = NDArray[np.float64]
+Seed = int | np.random.SeedSequence
+
+LARGEST_SPACE = 12_000  # d; Q, its gradient and the basis then hold about 1 GB each
+PIECE = 2**21  # numbers in the largest array of one pass; larger ones leave the cache and are slower
+
+
+class LatentLaw(Protocol):
+    """What the engine needs of the law of z_j; ``mimlab.world.latent.Latent`` has it."""
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, int]) -> Array:
+        """Independent latents of the given shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseWorld:
+    """``area_of[k, q]``: area of patch q in cluster k, 0 the global one; ``masked`` of P patches are hidden.
+
+    Raises InputError where areas are not numbered 0, 1, ... without a gap, where none or all patches are
+    masked, or where Q would not fit in memory.
+
+    >>> from mimlab.world.latent import Latent
+    >>> DenseWorld(np.array([[0, 0, 1, 1]]), Latent(low=1, high=1), masked=2).space
+    6
+    """
+
+    area_of: NDArray[np.int64]
+    latent: LatentLaw
+    masked: int
+
+    def __post_init__(self) -> None:
+        table = np.asarray(self.area_of)
+        object.__setattr__(self, "area_of", table)
+        if table.ndim != 2 or not table.size or not np.issubdtype(table.dtype, np.integer):
+            raise InputError(
+                f"dense: area_of is {table.dtype} {table.shape}; give integers (clusters, patches)."
+            )
+        for k, areas in enumerate(table):
+            if not np.array_equal(np.unique(areas), np.arange(areas.max() + 1)):
+                raise InputError(f"dense: number the areas of cluster {k} 0, 1, ... and leave none empty.")
+        if not 0 < self.masked < self.patches:
+            raise InputError(f"dense: {self.masked} of {self.patches} patches masked; mask some, leave some.")
+        if self.space > LARGEST_SPACE:
+            raise InputError(
+                f"dense: Q would be {self.space} x {self.space} (patches + features), "
+                f"at most {LARGEST_SPACE}; use engine = sampled."
+            )
+
+    @property
+    def clusters(self) -> int:
+        """K."""
+        return len(self.area_of)
+
+    @property
+    def patches(self) -> int:
+        """P."""
+        return int(self.area_of.shape[1])
+
+    @cached_property
+    def areas(self) -> NDArray[np.int64]:
+        """N_k; shape (clusters,)."""
+        return np.asarray(self.area_of.max(axis=1) + 1)
+
+    @property
+    def space(self) -> int:
+        """d = P + number of features: the least dimension in which all of them are orthogonal."""
+        return self.patches + int(self.areas.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class MiniBatch:
+    """Images, as what they are made from, and their masks.
+
+    ``weight`` is the probability of the event that the masks are conditioned on: it times a mean over the
+    batch estimates the expectation.
+    """
+
+    cluster: NDArray[np.int64]  # (images,)
+    latent: Array  # (images, most areas of a cluster)
+    mask: NDArray[np.bool_]  # (images, P), True where masked, in as many places in each image
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.cluster)
+
+    def pieces(self, images: int) -> Iterator[MiniBatch]:
+        """The same, a few images at a time."""
+        for start in range(0, len(self), images):
+            part = slice(start, start + images)
+            yield MiniBatch(self.cluster[part], self.latent[part], self.mask[part], self.weight)
+
+
+def draw(
+    world: DenseWorld, generator: np.random.Generator, images: int, hidden: int | None = None
+) -> MiniBatch:
+    """Fresh images: clusters and masks uniform, latents by their law; ``hidden``: given that it is masked."""
+    cluster = generator.integers(world.clusters, size=images)
+    latent = world.latent.sample(generator, (images, int(world.areas.max())))
+    order = generator.random((images, world.patches))
+    if hidden is not None:
+        order[:, hidden] = -1.0
+    first = np.argpartition(order, world.masked - 1, axis=1)[:, : world.masked]
+    mask = np.zeros(order.shape, dtype=bool)
+    np.put_along_axis(mask, first, True, axis=1)
+    return MiniBatch(cluster, latent, mask, 1.0 if hidden is None else world.masked / world.patches)
+
+
+def orthonormal(size: int, basis: str, seed: Seed) -> Array:
+    """``size`` orthonormal rows of R^size: a random rotation, or for "canonical" the coordinate axes."""
+    if basis == "canonical":
+        return np.eye(size)
+    if basis == "random":
+        return np.asarray(np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0])
+    raise InputError(f"dense: basis = {basis!r} is not known; give random or canonical.")
+
+
+class DenseAttention:
+    """The layer F_p = Σ_q attn_{p→q} M(X)_q, attn = softmax_q(e_pᵀQ(M(X)_q + e_q)), with Q(0) = 0.
+
+    Nothing depends on the orthonormal basis. The default is random: tokens then have no zero coordinate, so
+    neither a mistake nor a speed can come from sparsity.
+
+    Tensors: ``positions`` (P, d); ``features`` (clusters, most areas, d), zero where a cluster has fewer;
+    ``Q`` (d, d). Where ``rows`` is None below, all P rows are meant.
+    """
+
+    def __init__(
+        self, world: DenseWorld, *, basis: str = "random", seed: Seed = 0, dtype: str = "float64"
+    ) -> None:
+        if dtype not in ("float32", "float64"):
+            raise InputError(f"dense: dtype = {dtype!r} is not known; give float64 or float32.")
+        self.world = world
+        self.dtype = getattr(torch, dtype)
+        axes = orthonormal(world.space, basis, seed)
+        features = np.zeros((world.clusters, int(world.areas.max()), world.space))
+        features[np.arange(features.shape[1]) < world.areas[:, None]] = axes[world.patches :]
+        self.positions = torch.tensor(axes[: world.patches], dtype=self.dtype)
+        self.features = torch.tensor(features, dtype=self.dtype)
+        self.Q = torch.zeros(world.space, world.space, dtype=self.dtype)
+
+    def loss_and_gradient(
+        self, batch: MiniBatch, rows: Sequence[int] | None = None
+    ) -> tuple[float, torch.Tensor]:
+        """½ Σ_{p∈M} ‖F_p - X_p‖² over p in ``rows``, mean over the batch, and its gradient in Q: (d, d)."""
+        Q = self.Q.detach().requires_grad_()
+        outputs = self._rows_of(Q, rows)
+        # What all images share is differentiated once, by the gradient that a few images at a time add up.
+        queries, upsilon = (tensor.detach().requires_grad_() for tensor in outputs)
+        total = 0.0
+        for piece in batch.pieces(self._images_a_pass(len(queries))):
+            _, losses = self._reconstruct(queries, upsilon, piece, rows)
+            loss = losses.sum() * (batch.weight / len(batch))
+            loss.backward()
+            total += loss.item()
+        torch.autograd.backward(outputs, [queries.grad, upsilon.grad])
+        return total, Q.grad
+
+    def descend(self, batch: MiniBatch, learning_rate: float, rows: Sequence[int] | None = None) -> float:
+        """One step Q ← Q - η ∇L on the batch; returns the loss before it."""
+        loss, gradient = self.loss_and_gradient(batch, rows)
+        self.Q.sub_(gradient, alpha=learning_rate)
+        return loss
+
+    def reconstruct(self, batch: MiniBatch, rows: Sequence[int] | None = None) -> tuple[Array, Array]:
+        """attn_{p→q}, masked q included: (images, rows, P), and ½ 1{p∈M} ‖F_p - X_p‖²: (images, rows)."""
+        with torch.no_grad():
+            queries, upsilon = self._rows_of(self.Q, rows)
+            pieces = batch.pieces(self._images_a_pass(len(queries)))
+            parts = [self._reconstruct(queries, upsilon, piece, rows) for piece in pieces]
+            attention, losses = (torch.cat(tensors).double() for tensors in zip(*parts, strict=True))
+        return attention.numpy(), losses.numpy()
+
+    def correlations(self, rows: Sequence[int] | None = None) -> tuple[Array, Array]:
+        """Phi (rows, clusters, most areas), NaN where a cluster has fewer, and Upsilon (rows, P), from Q."""
+        queries, upsilon = self._rows_of(self.Q, rows)
+        phi = torch.einsum("rd,kjd->rkj", queries, self.features).double().numpy()
+        missing = np.arange(phi.shape[2]) >= self.world.areas[:, None]
+        return np.where(missing, nan, phi), upsilon.double().numpy()
+
+    def _rows_of(self, Q: torch.Tensor, rows: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """e_pᵀQ, shape (rows, d), and e_pᵀQe_q, shape (rows, P): the logits' part common to all images."""
+        queries = (self.positions if rows is None else self.positions[list(rows)]) @ Q
+        return queries, queries @ self.positions.T
+
+    def _images_a_pass(self, rows: int) -> int:
+        visible = self.world.patches - self.world.masked
+        return max(1, PIECE // max(rows * self.world.patches, visible * self.world.space))
+
+    def _patches(self, batch: MiniBatch, where: NDArray[np.int64]) -> torch.Tensor:
+        """X_q = z_j v_{k,j} at the positions ``where`` (images, n); shape (images, n, d)."""
+        cluster = batch.cluster[:, None]
+        area = self.world.area_of[cluster, where]
+        latent = torch.tensor(np.take_along_axis(batch.latent, area, axis=1), dtype=self.dtype)
+        return self.features[torch.as_tensor(cluster), torch.as_tensor(area)].mul_(latent[..., None])
+
+    def _reconstruct(
+        self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch, rows: Sequence[int] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention (images, rows, P) and losses (images, rows), as ``reconstruct``, for autograd."""
+        images, chosen = len(batch), np.arange(self.world.patches) if rows is None else np.asarray(rows)
+        visible = np.nonzero(~batch.mask)[1].reshape(images, -1)
+        content = self._patches(batch, visible)
+        target = self._patches(batch, np.broadcast_to(chosen, (images, len(chosen))))
+
+        at = torch.as_tensor(visible)[:, None, :].expand(-1, len(chosen), -1)
+        logits = upsilon.expand(images, -1, -1).scatter_add(2, at, queries @ content.transpose(1, 2))
+        attention = torch.softmax(logits, dim=2)
+        residual = torch.baddbmm(target, attention.gather(2, at), content, beta=-1)  # F - X
+        masked = torch.as_tensor(batch.mask[:, chosen])
+        return attention, 0.5 * torch.linalg.vecdot(residual, residual) * masked
+
+
+@dataclass(frozen=True)
+class RowMeasure:
+    """A row on given images: loss with the factor 1{p∈M}, the least that it can be there, attention by area.
+
+    Attention is conditional on p masked and its own area not wholly masked; NaN where no image is such.
+    """
+
+    loss: float
+    floor: float
+    attention_own: float
+    attention_global: float
+
+
+def measure(model: DenseAttention, batch: MiniBatch, row: int) -> RowMeasure:
+    """Measure one row on a batch."""
+    areas = model.world.area_of[batch.cluster]  # (images, P)
+    own, visible, masked = areas[:, [row]], ~batch.mask, batch.mask[:, row]
+    hopeful = masked & (visible & (areas == own)).any(axis=1)
+    z = np.take_along_axis(batch.latent, own, axis=1)[:, 0]
+    attention, losses = (array[:, 0] for array in model.reconstruct(batch, [row]))
+
+    def attention_on(area: NDArray[np.int64] | int) -> float:
+        given = (attention * (visible & (areas == area))).sum(axis=1)[hopeful]
+        return float(given.mean()) if len(given) else nan
+
+    return RowMeasure(
+        loss=batch.weight * float(losses.mean()),
+        floor=batch.weight * float((0.5 * z**2 * (masked & ~hopeful)).mean()),
+        attention_own=attention_on(own),
+        attention_global=attention_on(0),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRecord:
+    """The observed rows after ``step`` steps; ``time`` is learning rate x steps."""
+
+    step: int
+    time: float
+    phi: Array  # (rows, clusters, most areas), NaN where a cluster has fewer
+    upsilon: Array  # (rows, P)
+    measures: tuple[RowMeasure, ...]  # one per row
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRun:
+    """Records of ``rows``; ``status``: "finished", "stopped" (by the caller's condition) or "diverged"."""
+
+    rows: tuple[int, ...]
+    records: tuple[DenseRecord, ...]
+    status: str
+
+
+def train_dense(
+    world: DenseWorld,
+    *,
+    learning_rate: float,
+    steps: int,
+    batch: int,
+    seed: int,
+    rows: Sequence[int] | None = None,
+    record: Iterable[int] = (),
+    stop: Callable[[DenseRecord], bool] | None = None,
+    observe: Sequence[int] | None = None,
+    conditional: bool = False,
+    evaluation: int = 512,
+    basis: str = "random",
+    dtype: str = "float64",
+) -> DenseRun:
+    """Gradient descent from Q = 0, each step on ``batch`` fresh images.
+
+    Parameters
+    ----------
+    learning_rate, steps
+        η and the number of steps.
+    rows
+        Query positions to train; None is the whole P x P attention. The draws do not depend on it.
+    record
+        Steps to record; the first state (step 0) and the last always are.
+    stop
+        Asked at each record after the first; True ends the run.
+    observe
+        Rows to record, by default those trained. Each costs a pass over ``evaluation`` images a record.
+    conditional
+        For one row: masks are drawn given that its position is masked, and the loss is weighted by the chance
+        of that. The expectation is the same, and no image is wasted.
+    evaluation
+        Images on which an observed row is measured, the same at each record. Its position is masked in all of
+        them, and clusters have equal shares.
+    basis, dtype
+        "random" or "canonical"; "float64" or "float32".
+
+    Raises InputError for rows that are no positions, and for numbers out of range.
+    """
+    trained = None if rows is None else _positions(world, "rows", rows)
+    every = tuple(range(world.patches))
+    observed = _positions(world, "observe", observe) if observe is not None else trained or every
+    if not (isfinite(learning_rate) and learning_rate > 0):
+        raise InputError(f"dense: learning_rate = {learning_rate} must be a finite positive number.")
+    for name, number in (("steps", steps), ("batch", batch), ("evaluation", evaluation)):
+        if number < 1:
+            raise InputError(f"dense: {name} = {number} must be at least 1.")
+    if conditional and (trained is None or len(trained) > 1):
+        raise InputError("dense: masks can be conditional on one position only; give rows = [position].")
+
+    seeds = np.random.SeedSequence(seed).spawn(2 + world.patches)
+    generator = np.random.default_rng(seeds[0])
+    model = DenseAttention(world, basis=basis, seed=seeds[1], dtype=dtype)
+
+    def look(step: int) -> DenseRecord:
+        measures = []
+        for row in observed:  # each has its own images, whichever others are observed
+            images = draw(world, np.random.default_rng(seeds[2 + row]), evaluation, hidden=row)
+            images = replace(images, cluster=np.arange(evaluation) % world.clusters)
+            measures.append(measure(model, images, row))
+        return DenseRecord(step, step * learning_rate, *model.correlations(observed), tuple(measures))
+
+    records, due = [look(0)], {*record, steps}
+    for step in range(1, steps + 1):
+        images = draw(world, generator, batch, trained[0] if trained and conditional else None)
+        loss = model.descend(images, learning_rate, trained)
+        if not isfinite(loss) or (step in due and not bool(torch.isfinite(model.Q).all())):
+            return DenseRun(observed, tuple(records), "diverged")
+        if step in due:
+            records.append(look(step))
+            if stop is not None and stop(records[-1]):
+                return DenseRun(observed, tuple(records), "stopped")
+    return DenseRun(observed, tuple(records), "finished")
+
+
+def _positions(world: DenseWorld, name: str, rows: Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(int(row) for row in rows)
+    if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= row < world.patches for row in chosen):
+        raise InputError(f"dense: {name} = {list(rows)}; give distinct positions, 0 to {world.patches - 1}.")
+    return chosen
