@@ -113,7 +113,7 @@ def test_splitting_a_class_changes_nothing(block: BlockMap, data: st.DataObject)
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
-@given(block_maps(), st.integers(0, 100), st.floats(-500, 500))
+@given(block_maps(), st.integers(0, 100), st.floats(-5000, 5000))
 def test_order_of_classes_and_shift_of_logits_change_nothing(
     block: BlockMap, seed: int, shift: float
 ) -> None:

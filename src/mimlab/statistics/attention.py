@@ -6,7 +6,7 @@ the Shannon entropy in nats, 0 log 0 = 0.
 
 Everything is computed in float64, whatever the map's dtype, and costs O(N²), `effective_rank` O(N³). The
 results are exact; `information`, `diversity` and `spread` are summed as divergences or squares from the mean
-row: the theory's formulas rearranged (docs/statistics.md) so that nothing cancels when all rows are nearly
+row: the theory's formulas rearranged (docs/statistics.md) so that little cancels when all rows are nearly
 equal.
 
 What would give wrong numbers: rows that do not sum to 1 (drop the columns of CLS and registers and

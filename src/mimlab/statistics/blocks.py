@@ -122,9 +122,10 @@ class BlockMap:
 
     def effective_rank(self) -> Floats:
         """Effective rank, within [1, P], of the P singular values (docs/statistics.md, section 3)."""
-        own, other = self._gap(0, 1), self._gap(1, 2 + np.arange(self._n))
-        within = np.abs(own)
-        between = np.abs(own + self.sizes * other)
+        row = np.arange(self._n)
+        to_itself, own, other = (self._weights[..., row, group] for group in (0, 1, 2 + row))
+        within = np.abs(to_itself - own)
+        between = np.abs(to_itself - own + self.sizes * (own - other))
         root = np.sqrt(self._population)
         means = self._by_class(self._multiplicity * self._weights) * root[:, None] / root[None, :]
         values = np.concatenate([within, between, np.linalg.svdvals(means)], axis=-1)
@@ -183,14 +184,6 @@ class BlockMap:
         """Weight of one key of each group, (..., n, n + 2)."""
         weights: Floats = np.exp(self._logits - self._logits.max(axis=-1, keepdims=True))
         return weights / self._over_row(weights)[..., None]
-
-    def _gap(self, first: int, second: int | NDArray[np.int64]) -> Floats:
-        """Weight of group `first` less that of group `second`, (..., n), accurate however close they are."""
-        row = np.arange(self._n)
-        gap = self._logits[..., row, first] - self._logits[..., row, second]
-        larger = np.maximum(self._weights[..., row, first], self._weights[..., row, second])
-        difference: Floats = -np.sign(gap) * larger * np.expm1(-np.abs(gap))
-        return difference
 
     def _over_row(self, groups: Floats) -> Floats:
         """Sum over the keys of a row of each class, (..., n)."""
