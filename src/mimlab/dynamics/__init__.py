@@ -1,0 +1,1 @@
+"""How a row moves: engines that take the expectation, integrators that follow the gradient, phases read off."""

@@ -1,0 +1,108 @@
+"""What a simulation is asked for: the one schema behind TOML, flags and Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.runs.errors import InputError
+from mimlab.world.world import World, positive_integer
+
+ENGINES = ("enumerated", "sampled", "mean-field", "dense")
+INTEGRATORS = ("flow", "descent")
+QUERIES = ("local", "global", "all")
+FEWEST_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Which engine takes the expectation, which integrator follows the gradient, and until when.
+
+    Parameters
+    ----------
+    engine
+        "sampled", "enumerated", "mean-field" or "dense".
+    integrator
+        "flow" (adaptive; time in units of learning rate x steps) or "descent" (the paper's gradient descent).
+    learning_rate, steps
+        Required by descent. For flow, given together, their product bounds the time.
+    draws
+        Masks and latents of the sampled engine; images per mini-batch of the dense one.
+    query
+        "local", "global", "all" (one per class of interchangeable queries) or a patch index.
+    stop_attention
+        A row is done when its attention on its own area reaches this (in (0, 1]; 1 is never reached).
+    """
+
+    engine: str = "sampled"
+    integrator: str = "flow"
+    learning_rate: float | None = None
+    steps: int | None = None
+    draws: int = 1024
+    query: str | int = "local"
+    stop_attention: float = 0.99
+
+    def __post_init__(self) -> None:
+        _one_of("engine", self.engine, ENGINES)
+        _one_of("integrator", self.integrator, INTEGRATORS)
+        if self.engine == "dense" and self.integrator != "descent":
+            raise InputError("dynamics: engine = dense trains by mini-batches; use integrator = descent.")
+        for name in ("learning_rate", "steps"):
+            if self.integrator == "descent" and getattr(self, name) is None:
+                raise InputError(
+                    f"dynamics: integrator = descent needs learning_rate and steps; {name} is missing."
+                )
+        if (self.learning_rate is None) != (self.steps is None):
+            raise InputError("dynamics: learning_rate and steps go together; give both or neither.")
+        if self.learning_rate is not None:
+            _positive("learning_rate", self.learning_rate)
+            object.__setattr__(self, "learning_rate", float(self.learning_rate))
+            object.__setattr__(self, "steps", positive_integer("dynamics.steps", self.steps))
+        object.__setattr__(self, "draws", positive_integer("dynamics.draws", self.draws))
+        if self.engine == "sampled" and self.draws < FEWEST_DRAWS:
+            raise InputError(
+                f"dynamics: draws = {self.draws} is too few for a standard error; at least {FEWEST_DRAWS}."
+            )
+        _positive("stop_attention", self.stop_attention)
+        if self.stop_attention > 1:
+            raise InputError(
+                f"dynamics: stop_attention = {self.stop_attention} exceeds 1; give a number in (0, 1]."
+            )
+        query = self.query
+        if isinstance(query, str) and query.isdigit():
+            query = int(query)
+            object.__setattr__(self, "query", query)
+        if isinstance(query, str):
+            _one_of("query", query, QUERIES, "or a patch index")
+        elif isinstance(query, bool) or int(query) != query or query < 0:
+            raise InputError(
+                f"dynamics: query = {query!r} must be local, global, all or a patch index from 0."
+            )
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """Everything a simulation depends on. ``seed`` drives the sampled and dense engines and random partitions."""
+
+    world: World
+    objective: MaskedReconstruction = field(default_factory=MaskedReconstruction)
+    dynamics: Dynamics = field(default_factory=Dynamics)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"seed = {self.seed!r} must be a whole number, at least 0.")
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...], besides: str = "") -> None:
+    if value not in known:
+        raise InputError(
+            f"dynamics: {name} = {value!r} is not known; give one of {', '.join(known)} {besides}".strip()
+        )
+
+
+def _positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value <= 0:
+        raise InputError(f"dynamics: {name} = {value!r} must be a finite positive number.")

@@ -1,0 +1,97 @@
+"""Engine "dense" as rows: the explicit network of ``dynamics.dense``, recorded like any other engine's.
+
+It trains all P rows at once, on mini-batches of ``draws`` fresh images, and ties nothing; it is the baseline that the
+other engines are checked against and timed against. Its columns come from a fixed set of evaluation images, so they
+carry sampling noise that no standard error is stated for; compare over several seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mimlab.dynamics.config import SimulationConfig
+from mimlab.dynamics.integrators import HALF, RECORDS, Path, Progress
+from mimlab.dynamics.rows import RowRun, measured
+from mimlab.objectives.kernel import Evaluation
+from mimlab.runs.errors import InputError
+from mimlab.world.partition import Layout
+from mimlab.world.row import unlumped_row
+
+Array = np.ndarray
+
+LARGEST = 4096  # patches: P x P attention in float64 takes 128 MB an image beyond
+
+
+def run_dense(
+    config: SimulationConfig, layout: Layout, queries: list[int], progress: Progress | None
+) -> list[RowRun]:
+    """Train the network and read off the rows of ``queries``. Raises InputError where P is too large or torch is
+    missing."""
+    if layout.patches > LARGEST:
+        raise InputError(
+            f"dynamics: engine = dense builds all of {layout.patches}² attentions, at most {LARGEST}²; "
+            "use engine = sampled."
+        )
+    try:
+        from mimlab.dynamics.dense import DenseRecord, DenseWorld, train_dense
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"dynamics: engine = dense needs PyTorch ({error}); install the extra 'dense', or use engine = sampled."
+        ) from error
+    dynamics = config.dynamics
+    assert dynamics.learning_rate is not None and dynamics.steps is not None
+    learning_rate, steps = dynamics.learning_rate, dynamics.steps
+    labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
+    world = DenseWorld(labels, config.world.latent, config.objective.masked(layout.patches))
+
+    def done(record: DenseRecord) -> bool:
+        if progress is not None:
+            progress(record.step / steps, f"step {record.step}")
+        return all(m.attention_own >= dynamics.stop_attention for m in record.measures)
+
+    run = train_dense(
+        world,
+        learning_rate=learning_rate,
+        steps=steps,
+        batch=dynamics.draws,
+        seed=config.seed,
+        observe=queries,
+        record=np.unique(np.geomspace(1, steps, RECORDS).astype(int)).tolist(),
+        stop=done,
+    )
+    index = np.array([record.step for record in run.records])
+    result = []
+    for position, query in enumerate(queries):
+        row = unlumped_row(layout, query)
+        states = np.stack(
+            [_state(record.phi[position], record.upsilon[position], query) for record in run.records]
+        )
+        measures = [record.measures[position] for record in run.records]
+        evaluations = [
+            Evaluation(m.loss, m.loss - m.floor, np.zeros(0), m.attention_own, m.attention_global)
+            for m in measures
+        ]
+        path = Path(learning_rate * index, states, index, run.status, None)
+        one = measured(row, path, evaluations, config.world.latent.mean)
+        half_time = _first_half(path.times, one.measures["attention_own"])
+        result.append(replace(one, path=replace(path, half_time=half_time)))
+    return result
+
+
+def _state(Phi: Array, Upsilon: Array, query: int) -> Array:
+    """(clusters, areas) and (P,) as the state of an unlumped row: Phi of each area, then Upsilon of the query's own
+    position and of every position."""
+    return np.concatenate([Phi[~np.isnan(Phi)], Upsilon[[query]], Upsilon])
+
+
+def _first_half(times: Array, attention: Array) -> float | None:
+    reached = np.flatnonzero(attention >= HALF)
+    if not len(reached):
+        return None
+    after = int(reached[0])
+    if after == 0:
+        return 0.0
+    share = (HALF - attention[after - 1]) / (attention[after] - attention[after - 1])
+    return float(times[after - 1] + share * (times[after] - times[after - 1]))

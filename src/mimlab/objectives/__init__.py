@@ -1,0 +1,5 @@
+"""What is learned: loss, closed-form gradient and attention of one lumped row (theory, section 3)."""
+
+from mimlab.objectives.masked import MaskedReconstruction
+
+__all__ = ["MaskedReconstruction"]

@@ -1,0 +1,58 @@
+"""What an expectation over masks and latents is taken over: weighted draws of visible patches and latents.
+
+Every engine states its expectation as a Draws for each view of the row; one kernel (``objectives.kernel``) serves all.
+A column is one area, or (mean field) a ``crowd`` of like areas with one latent, its counts summed over the crowd.
+Where many areas are alike and each is one cell, they need no column: ``Merged`` holds their sums over areas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """Sums over like areas j, carried to nodes v in z: sum_j u_j f(z_j) = sum_v counts_v f(node_v), and the same for
+    ``pairs`` with u_j². Exact for discrete latents, to ~1e-12 for continuous ones (docs/derivations.md); weights may be
+    negative."""
+
+    counts: Array  # (draws, nodes), or (1, nodes) where all draws share them
+    pairs: Array  # likewise
+    z: Array  # (nodes,)
+    phi: Array  # (nodes,) index of the Phi
+    upsilon: Array  # (nodes,) index of the Upsilon
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Draws of one view, all conditional on the query being masked.
+
+    ``counts`` are unmasked patches per cell; cells are ordered by column, ``starts`` the first cell of each column
+    (None: one cell per column). ``masked`` counts masked patches per Upsilon, the query among them.
+    """
+
+    share: float  # weight of the view
+    weight: Array  # (draws,) sums to 1
+    counts: Array  # (draws, cells), or (1, cells) where all draws share them
+    starts: Array | None  # (columns,)
+    cell_upsilon: Array  # (cells,)
+    phi: Array  # (columns,)
+    z: Array  # (draws, columns)
+    masked: Array  # (draws, n_upsilon)
+    own: int  # column of the query's own area
+    solvable: Array  # (draws,) 1.0 where some patch of the own area is visible, else 0.0
+    crowd: Array | None = None  # (columns,)
+    merged: Merged | None = None
+
+    @cached_property
+    def cell_column(self) -> Array:
+        """Column of each cell; shape (cells,)."""
+        if self.starts is None:
+            return np.arange(self.counts.shape[1])
+        ends = np.append(self.starts[1:], self.counts.shape[1])
+        return np.repeat(np.arange(len(self.starts)), ends - self.starts)

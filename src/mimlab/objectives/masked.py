@@ -1,0 +1,64 @@
+"""Masked reconstruction (theory, sections 2 and 3): the objective, its mask and its floor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, isfinite, lgamma, log
+
+from mimlab.runs.errors import InputError
+from mimlab.world.latent import Latent
+
+
+@dataclass(frozen=True)
+class MaskedReconstruction:
+    """Reconstruct masked patches from visible ones; round(mask_ratio * P) patches are masked, uniformly.
+
+    Raises InputError where ``mask_ratio`` does not lie strictly between 0 and 1 or another objective is named.
+
+    >>> MaskedReconstruction(mask_ratio=0.75).masked(196)
+    147
+    """
+
+    mask_ratio: float = 0.75
+    name: str = "masked"
+
+    def __post_init__(self) -> None:
+        ratio = self.mask_ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not isfinite(ratio):
+            raise InputError(f"objective: mask_ratio = {ratio!r} must be a finite number.")
+        if not 0 < ratio < 1:
+            raise InputError(
+                f"objective: mask_ratio = {ratio} masks none or all; give a number between 0 and 1."
+            )
+        if self.name != "masked":
+            raise InputError(f"objective: name = {self.name!r} is not known; the one objective is 'masked'.")
+
+    def masked(self, patches: int) -> int:
+        """Number of masked patches. Raises InputError where that is none or all of them."""
+        masked = round(self.mask_ratio * patches)
+        if not 0 < masked < patches:
+            raise InputError(
+                f"objective: mask_ratio = {self.mask_ratio} masks {masked} of {patches} patches; "
+                "at least one must be masked and one visible."
+            )
+        return masked
+
+    def query_masked(self, patches: int) -> float:
+        """P(p in M)."""
+        return self.masked(patches) / patches
+
+    def hopeless(self, patches: int, own_size: int) -> float:
+        """P(the rest of the query's area is all masked | the query is masked): nothing can be reconstructed then."""
+        masked = self.masked(patches)
+        if own_size > masked:
+            return 0.0
+        if own_size == 1:
+            return 1.0
+        if own_size <= 1000:
+            return exp(sum(log((masked - 1 - i) / (patches - 1 - i)) for i in range(own_size - 1)))
+        falling = lgamma(masked) - lgamma(masked - own_size + 1)
+        return exp(min(0.0, falling - lgamma(patches) + lgamma(patches - own_size + 1)))
+
+    def floor(self, patches: int, own_size: int, latent: Latent) -> float:
+        """Infimum over Q of the row's loss L_p: half the hopeless images' mean squared latent (theory, section 3)."""
+        return 0.5 * self.query_masked(patches) * self.hopeless(patches, own_size) * latent.moment(2)

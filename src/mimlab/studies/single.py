@@ -1,0 +1,153 @@
+"""One world: simulate it, judge it, and write its run directory."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mimlab.dynamics.config import Dynamics, SimulationConfig
+from mimlab.dynamics.integrators import Progress
+from mimlab.dynamics.rows import RowRun, run_rows
+from mimlab.dynamics.tables import correlations_table, trajectory_table
+from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.world.gap import patch_gap, predicted_half_time, predicted_phi_global
+from mimlab.world.partition import Layout
+from mimlab.world.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A finished run: its configuration and its tables (columns in docs/file-contract.md)."""
+
+    config: SimulationConfig
+    trajectory: pa.Table
+    correlations: pa.Table
+    summary: dict[str, Any]
+
+
+def simulate(
+    world: World,
+    objective: MaskedReconstruction | None = None,
+    *,
+    engine: str = "sampled",
+    integrator: str = "flow",
+    learning_rate: float | None = None,
+    steps: int | None = None,
+    draws: int = 1024,
+    query: str | int = "local",
+    stop_attention: float = 0.99,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Simulation:
+    """Train one attention layer on a world and return its trajectory, correlations and summary.
+
+    Parameters are those of ``Dynamics``; ``objective`` defaults to masked reconstruction at mask ratio 0.75. Times are
+    in units of learning rate x steps. Raises InputError for what cannot be done as asked.
+
+    >>> run = simulate(World(area_sizes=(12, 4, 4, 4)), engine="mean-field")
+    >>> run.summary["status"]
+    'stopped'
+    """
+    dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention)
+    return simulate_config(
+        SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed), progress
+    )
+
+
+def simulate_config(config: SimulationConfig, progress: Progress | None = None) -> Simulation:
+    """``simulate`` for a configuration."""
+    from mimlab.claims import judge
+
+    began = time.perf_counter()
+    layout = config.world.layout(config.seed)
+    runs = run_rows(config, progress)
+    mean = config.world.latent.mean
+    trajectory, correlations = trajectory_table(runs, layout, mean), correlations_table(runs, layout)
+    summary = _summary(config, layout, runs)
+    summary["claims"] = [verdict.as_dict() for verdict in judge(trajectory, summary)]
+    summary |= {"seed": config.seed, "versions": versions(), "seconds": time.perf_counter() - began}
+    return Simulation(config, trajectory, correlations, summary)
+
+
+def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -> dict[str, Any]:
+    facts = config.world.statistics()
+    queries = [_query_facts(config, run) for run in runs]
+    first_local = next((q for q in queries if q["area"] != 0), None)
+    named = first_local or {}
+    return {
+        "status": _worst(queries),
+        "information_gap": facts.information_gap,
+        "loss_floor": named.get("loss_floor"),
+        "half_time": named.get("half_time"),
+        "half_time_se": named.get("half_time_se"),
+        "phases": [vars(phase) for run in runs for phase in run.phases],
+        "phi_global_at_half_over_log_patches": named.get("phi_global_at_half_over_log_patches"),
+        "queries": queries,
+        "engine": config.dynamics.engine,
+        "integrator": config.dynamics.integrator,
+        "patches": layout.patches,
+        "clusters": layout.clusters,
+        "area_sizes": [list(run) for run in config.world.runs],
+        "global_exponent": facts.global_exponent,
+        "local_exponent": facts.local_exponent,
+        "mask_ratio": config.objective.mask_ratio,
+        "latent": list(config.world.latent.support),
+        "latent_mean": config.world.latent.mean,
+        "warnings": list(config.world.warnings),
+    }
+
+
+def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
+    """What speaks of one row; areas and predictions are those of the first cluster."""
+    row, view = run.row, run.row.views[0]
+    patches, ratio = row.patches, config.objective.mask_ratio
+    global_size, own_size, area = config.world.runs[0][0], view.own_size, int(view.area_index[view.own])
+    half, local = run.path.half_time, area != 0
+    phi = None if half is None else float(np.interp(half, run.path.times, run.measures["phi_global"]))
+    floor = sum(v.share * config.objective.floor(patches, v.own_size, config.world.latent) for v in row.views)
+    return {
+        "query": row.query,
+        "area": area,
+        "area_size": own_size,
+        "status": run.path.status,
+        "patch_gap": patch_gap(patches, global_size, own_size) if local else None,
+        "loss_floor": floor,
+        "hopeless": sum(v.share * config.objective.hopeless(patches, v.own_size) for v in row.views),
+        "half_time": half,
+        "half_time_se": run.half_time_se,
+        "predicted_half_time": predicted_half_time(patches, own_size, ratio),
+        "phi_global_at_half": phi,
+        "predicted_phi_global_at_half": predicted_phi_global(patches, global_size, own_size, ratio)
+        if local
+        else None,
+        "phi_global_at_half_over_log_patches": None if phi is None else phi / float(np.log(patches)),
+    }
+
+
+def _worst(queries: Sequence[dict[str, Any]]) -> str:
+    """The status of the run: that of the row that ended worst."""
+    order = ("failed", "diverged", "horizon", "finished", "stopped")
+    return str(min((q["status"] for q in queries), key=lambda status: order.index(status.split(":")[0])))
+
+
+def versions() -> dict[str, str]:
+    """What produced a result."""
+    import scipy
+
+    from mimlab import __version__
+
+    return {
+        "mimlab": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "pyarrow": pa.__version__,
+        "platform": f"{sys.platform}-{platform.machine()}",
+    }
