@@ -1,0 +1,48 @@
+"""Every claim, and how tables are judged by all of them. The thresholds stand in docs/claims.md as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mimlab.claims.claim import Claim, Verdict
+from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
+from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
+
+CLAIMS: tuple[Claim[Any], ...] = (*ROW_CLAIMS, *POINT_CLAIMS)
+
+
+def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
+    """Verdicts on one run, from its trajectory table and its summary; every claim that speaks of a row, for every
+    query, in order. An unfinished run is judged as far as it went.
+
+    >>> import mimlab
+    >>> run = mimlab.simulate(mimlab.World(area_sizes=(40, 20, 20, 20)), engine="mean-field")
+    >>> [v.verdict for v in judge(run.trajectory, run.summary) if v.claim.name == "area-wide attention"]
+    ['holds']
+    """
+    query = np.asarray(trajectory["query"])
+    numbers = {name: np.asarray(trajectory[name].to_numpy(), dtype=float) for name in trajectory.column_names}
+    verdicts = []
+    for facts in summary["queries"]:
+        here = query == facts["query"]
+        evidence = RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts)
+        verdicts += [verdict for claim in ROW_CLAIMS if (verdict := claim.judge(evidence)) is not None]
+    return verdicts
+
+
+def judge_points(evidence: PointsEvidence) -> list[Verdict]:
+    """Verdicts on a series of runs."""
+    return [verdict for claim in POINT_CLAIMS if (verdict := claim.judge(evidence)) is not None]
+
+
+def thresholds_table() -> str:
+    """The table of docs/claims.md: claim, quantity, threshold, reason, source."""
+    lines = ["| claim | quantity | holds where | why there | source |", "|---|---|---|---|---|"]
+    for claim in CLAIMS:
+        quantity = claim.quantity.replace("|", "\\|")
+        lines.append(f"| {claim.name} | {quantity} | {claim.rule} | {claim.reason} | {claim.source} |")
+    return "\n".join(lines) + "\n"
