@@ -1,0 +1,131 @@
+"""Figures of how a time grows with the number of patches: points, the fitted power, the powers foretold.
+
+A fit is passed as its slope and interval; the line is drawn through the centre of the points (the mean of
+both logarithms), as a least-squares line in these two variables runs. A fit in another variable, say P/C_a,
+keeps its slope but not that property: on worlds whose C_a is rounded the line may then miss the points by
+the rounding. The guides show slopes alone. Their heights are chosen so that they do not cover the fit, and
+mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
+
+from mimlab.report.numbers import format_interval, format_number
+from mimlab.report.style import COLOURS, FAINT, new_figure, note, save, styled
+
+_LABELS = {"half_time": "half time", "final_stage": "time to the final stage"}
+_RISE = 0.09  # of a guide above the fit or the guide below it, as a share of the points' range
+
+
+def draw_exponents(
+    points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], path: str | Path
+) -> Figure:
+    """Each quantity against P, a panel each, with its fit and the slopes it is compared with.
+
+    Parameters
+    ----------
+    points
+        Records with `patches` (> 0), `quantity` ("half_time", "final_stage" or another name), `value` (time
+        in units of learning rate × steps). A value that is null, not finite or not positive is left out.
+    fits
+        Records with `quantity`, `slope`, `low`, `high` (its interval), `predicted` (the theory's slope) and
+        `bound` (the paper's upper bound on it); each but the first may be null or absent.
+    path
+        PNG to write. The figure is returned.
+    """
+    fitted = {fit["quantity"]: fit for fit in fits}
+    quantities = list(dict.fromkeys([*(point["quantity"] for point in points), *fitted]))
+    columns = min(2, max(1, len(quantities)))
+    words = []
+    with styled():
+        figure = new_figure(height=4.3 * max(1, ceil(len(quantities) / columns)))
+        if not quantities:
+            note(figure.add_subplot(), "no points")
+        for place, quantity in enumerate(quantities, start=1):
+            axes = figure.add_subplot(ceil(len(quantities) / columns), columns, place)
+            chosen = [point for point in points if point["quantity"] == quantity]
+            words.append(_panel(axes, quantity, chosen, fitted.get(quantity, {})))
+        save(figure, path, " ".join(words) or "Exponents: no points.")
+    return figure
+
+
+def _panel(axes: Axes, quantity: str, points: Sequence[Mapping[str, Any]], fit: Mapping[str, Any]) -> str:
+    name = _LABELS.get(quantity, quantity.replace("_", " "))
+    colour = COLOURS.get(quantity, COLOURS["own"])
+    axes.set_xlabel("patches P")
+    axes.set_ylabel(f"{name}\n(learning rate × steps)")
+    usable = [p for p in points if p["value"] is not None and np.isfinite(p["value"]) and p["value"] > 0]
+    if not usable:
+        note(axes, "no finite value")
+        return f"{name} against the number of patches: no finite value."
+    usable.sort(key=lambda point: point["patches"])
+    patches, values = (np.array([float(p[key]) for p in usable]) for key in ("patches", "value"))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    axes.minorticks_off()
+    axes.plot(patches, values, "o", color=colour, markersize=5.5, label="runs", zorder=3)
+    if len(usable) > 1:
+        axes.set_ylim(*_limits(values))
+        _lines(axes, patches, values, fit, colour)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.2), fontsize=10.5, handlelength=1.6)
+    first, last = (f"{format_number(values[i])} at {format_number(patches[i])} patches" for i in (0, -1))
+    return (
+        f"{name} against the number of patches, both logarithmic: from {first} to {last}; "
+        f"fitted slope {_slope(fit)}, theory {format_number(fit.get('predicted'), 3)}, "
+        f"the paper's bound {format_number(fit.get('bound'), 3)}."
+    )
+
+
+def _lines(
+    axes: Axes,
+    patches: NDArray[np.float64],
+    values: NDArray[np.float64],
+    fit: Mapping[str, Any],
+    colour: str,
+) -> None:
+    """The fit and its interval through the points' centre; the guides, from above the first."""
+    along = np.geomspace(patches[0], patches[-1], 50)
+    centre = float(np.exp(np.log(patches).mean())), float(np.exp(np.log(values).mean()))
+
+    def power(slope: float, through: tuple[float, float] = centre) -> NDArray[np.float64]:
+        heights: NDArray[np.float64] = through[1] * (along / through[0]) ** slope
+        return heights
+
+    if fit.get("slope") is not None:
+        axes.plot(along, power(fit["slope"]), color=colour, label=f"fit: slope {_slope(fit)}")
+        if fit.get("low") is not None and fit.get("high") is not None:
+            edges = power(fit["low"]), power(fit["high"])
+            axes.fill_between(
+                along, np.minimum(*edges), np.maximum(*edges), color=colour, alpha=0.2, linewidth=0
+            )
+    rise = values.max() / values.min() if values.max() > values.min() else np.e
+    foot = float(values[0])
+    for key, label, style in (("predicted", "theory", "--"), ("bound", "paper's bound", ":")):
+        if fit.get(key) is not None:
+            foot *= float(rise**_RISE)
+            text = f"{label}: slope {format_number(fit[key], 3)}"
+            axes.plot(
+                along, power(fit[key], (patches[0], foot)), style, color=FAINT, linewidth=1.5, label=text
+            )
+
+
+def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The points' range with room for guides: a steep one leaves the axes rather than flatten the points."""
+    span = max(float(np.log(values.max() / values.min())), 1.0)
+    return float(values.min() * np.exp(-0.12 * span)), float(values.max() * np.exp(0.3 * span))
+
+
+def _slope(fit: Mapping[str, Any]) -> str:
+    return format_interval(fit.get("slope"), fit.get("low"), fit.get("high"), digits=3)

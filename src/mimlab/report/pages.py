@@ -1,0 +1,138 @@
+"""The two pages of the project: of a single run, and of the claims that `mimlab reproduce` judges.
+
+Both only arrange what they are given. Headings and sentences for the figures of a run stand in one table
+here, so that a figure is introduced by the same words wherever it appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mimlab.report.numbers import format_number
+from mimlab.report.page import Section, write_page
+
+FIGURES = {
+    "correlations": (
+        "Correlations",
+        "What the query has learned: feature-position correlations Φ and position-position correlations Υ, "
+        "in units of the attention logit. Bands are ±2 standard errors, where the engine has any.",
+    ),
+    "attention": (
+        "Attention",
+        "Where the query attends, when it is masked and its own area is not wholly masked.",
+    ),
+    "excess_loss": (
+        "Loss",
+        "The query's share of the loss above its floor, the least that attention can reach, beside 1/t.",
+    ),
+    "photograph": (
+        "Attention over the photograph",
+        "The attention from the outlined patch to every patch. Each panel has its own scale.",
+    ),
+    "segmentation": ("Areas of the photograph", "Patches of like appearance form the areas of this world."),
+    "exponents": (
+        "Exponents",
+        "How times grow with the number of patches P. The lines of the theory and of the paper show slopes; "
+        "their heights mean nothing.",
+    ),
+    "gap": (
+        "Information gap",
+        "The information gap of each local patch: below 0 the theory predicts one phase, above it two.",
+    ),
+}
+
+_STATUS = {
+    "stopped": "The run ended when attention reached its target.",
+    "finished": "All steps of gradient descent were done.",
+    "horizon": "The run ended at its time limit, before attention reached its target.",
+    "diverged": "The run diverged; the tables hold what came before.",
+}
+
+
+def simulation_page(
+    path: str | Path,
+    summary: Mapping[str, Any],
+    figures: Mapping[str, Sequence[str | Path]],
+    command: str,
+    title: str = "One simulated run",
+) -> None:
+    """Page of one run, from its summary and its figures.
+
+    `figures` maps a kind of figure (a key of `FIGURES`, or any other name) to its files; relative paths
+    start at the page's folder. Verdicts are those of `summary["claims"]`.
+    """
+    sections = []
+    for kind, files in figures.items():
+        heading, sentence = FIGURES.get(kind, (kind.replace("_", " ").capitalize(), ""))
+        sections.append(Section(heading, sentence, figures=files))
+    phases = summary.get("phases") or []
+    if phases:
+        rows = [{key: phase[key] for key in ("query", "name", "start", "end")} for phase in phases]
+        sections.append(Section("Phases", "Detected from the trajectory of each query.", rows=rows))
+    sections += claim_sections(summary.get("claims") or [])
+    status = str(summary.get("status", ""))
+    half_time = summary.get("half_time")
+    reached = (
+        f" Half attention is reached at time {format_number(half_time)}." if half_time is not None else ""
+    )
+    write_page(path, title, _STATUS.get(status, status) + reached, sections, command, summary_facts(summary))
+
+
+def reproduce_page(
+    path: str | Path,
+    verdicts: Sequence[Mapping[str, Any]],
+    command: str,
+    facts: Mapping[str, Any],
+    lead: str = "Each claim of the theory, judged on worlds where it should hold and where it should not.",
+    sections: Sequence[Section] = (),
+) -> None:
+    """Page of many claims: a section for each claim, in order of first appearance, then `sections`."""
+    write_page(
+        path,
+        "What masked image modeling learns",
+        lead,
+        [*claim_sections(verdicts), *sections],
+        command,
+        facts,
+    )
+
+
+def claim_sections(verdicts: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """A section per claim, holding its verdict on every world."""
+    by_claim: dict[str, list[Mapping[str, Any]]] = {}
+    for record in verdicts:
+        by_claim.setdefault(record["claim"], []).append(record)
+    return [
+        Section(claim, records[0].get("statement") or "", verdicts=records)
+        for claim, records in by_claim.items()
+    ]
+
+
+def summary_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader needs to place the run, in words; what the summary lacks is left out."""
+    names = {
+        "patches": "Patches P",
+        "area_sizes": "Area sizes",
+        "global_exponent": "Global exponent κc",
+        "local_exponent": "Local exponent κs",
+        "information_gap": "Information gap Δ",
+        "mask_ratio": "Mask ratio γ",
+        "latent": "Latents",
+        "loss_floor": "Loss floor",
+        "phi_global_at_half_over_log_patches": "Φ global at half time / log P",
+        "seed": "Seed",
+        "seconds": "Seconds",
+        "versions": "Versions",
+    }
+    facts = {label: summary[key] for key, label in names.items() if summary.get(key) is not None}
+    if sizes := summary.get("area_sizes"):
+        facts["Area sizes"] = ", ".join(
+            f"{size} × {count}" if count > 1 else str(size) for size, count in sizes[:12]
+        )
+        facts["Area sizes"] += f" and {len(sizes) - 12} more runs of sizes" if len(sizes) > 12 else ""
+    for key in ("Latents", "Versions"):
+        if isinstance(facts.get(key), Mapping):
+            facts[key] = ", ".join(f"{name} {value}" for name, value in facts[key].items())
+    return facts
