@@ -3,20 +3,23 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import mimlab
+from mimlab.cli import COMMANDS
 
 SOURCE = Path(mimlab.__file__).parent
 TESTS = Path(__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 IN_ROOMS = [path for path in FILES if path.parent != SOURCE]
 ROOMS = (
-    *("runs", "world", "objectives", "dynamics", "statistics", "probing", "training"),
-    *("claims", "studies", "report", "cli"),
+    *("runs", "world", "objectives", "statistics", "dynamics", "probing", "training"),
+    *("claims", "report", "studies", "cli"),
 )
+"""In order of dependence. A trajectory records statistics, and a study writes its report."""
 HEAVY = {"torch", "matplotlib", "plotly", "skimage"}
 
 
@@ -35,7 +38,7 @@ def imported(path: Path) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             names |= {f"mimlab.{alias.name}" for alias in node.names} if module == "mimlab" else {module}
-    return {name for name in names if name.startswith("mimlab.")}
+    return {name for name in names if name.startswith("mimlab.")} - {"mimlab.__version__"}
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -65,6 +68,33 @@ def test_files_are_short_enough_to_read(path):
 
 def test_import_is_light():
     assert not loaded_after("import mimlab") & {"numpy", "scipy", "pyarrow", "rich", "cyclopts", *HEAVY}
+
+
+TYPED = """
+import contextlib
+from mimlab.cli import application
+from mimlab.cli.session import run
+tokens = {tokens}
+with contextlib.redirect_stdout(None):
+    assert run(application(*tokens[:1]), tokens) == 0
+"""
+
+
+def test_help_loads_no_command():
+    loaded = loaded_after(TYPED.format(tokens=["--help"]))
+    assert not loaded & {"numpy", "scipy", "pyarrow", *HEAVY}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_loads_no_plots_and_no_networks(command):
+    assert not loaded_after(TYPED.format(tokens=[command, "--help"])) & HEAVY
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_listed_with_its_own_first_line(command):
+    module = import_module(f"mimlab.cli.{command}")
+    assert getattr(module, command).__doc__.splitlines()[0] == COMMANDS[command]
+    assert f"mimlab {command} " in getattr(module, command).__doc__
 
 
 def test_exports_share_no_name_with_a_module():

@@ -3,8 +3,8 @@
 Tables and JSON are in `mimlab.runs.tables`, apart because they load PyArrow.
 """
 
-from mimlab.runs.config import build, merge, read_toml, to_mapping, write_toml
+from mimlab.runs.config import build, check, merge, read_toml, to_mapping, write_toml
 from mimlab.runs.directory import RunDirectory
 from mimlab.runs.errors import InputError
 
-__all__ = ["InputError", "RunDirectory", "build", "merge", "read_toml", "to_mapping", "write_toml"]
+__all__ = ["InputError", "RunDirectory", "build", "check", "merge", "read_toml", "to_mapping", "write_toml"]

@@ -8,7 +8,7 @@ in `mimlab.runs.schema`.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,29 +40,53 @@ def build(cls: type[T], mapping: Mapping[str, object], where: str = "config") ->
         ...
     mimlab.runs.errors.InputError: config: there is no key mask_ration; the nearest is mask_ratio
     """
-    return _table(cls, mapping, where, cls, ())
+    return _make(cls, check(cls, mapping, where), where, ())
 
 
-def _table(cls: type[T], mapping: Mapping[str, object], where: str, root: type, path: tuple[str, ...]) -> T:
+def check(cls: type, mapping: Mapping[str, object], where: str = "config") -> dict[str, Any]:
+    """The mapping with each value as its type has it: what of `build` holds for half a configuration.
+
+    Raises InputError for an unknown key or a value of another type; missing keys are not asked for.
+    """
+    return _checked(cls, mapping, where, cls, ())
+
+
+def _checked(
+    cls: type, mapping: Mapping[str, object], where: str, root: type, path: tuple[str, ...]
+) -> dict[str, Any]:
     known = {key.name: key for key in keys(cls, path)}
-    for name in mapping:
-        if name not in known:
+    result: dict[str, Any] = {}
+    for name, value in mapping.items():
+        key = known.get(name)
+        if key is None:
             given = ".".join((*path, name))
             raise InputError(f"{where}: there is no key {given}; the nearest is {nearest(name, root, path)}")
-    for key in known.values():
-        required = key.field.default is MISSING and key.field.default_factory is MISSING
-        if required and key.name not in mapping:
-            raise InputError(f"{where}: {key} is missing; it is {describe(key.type)}")
-    return cls(**{name: _value(known[name], value, where, root) for name, value in mapping.items()})
+        if key.table is not None and isinstance(value, Mapping):
+            result[name] = _checked(key.table, value, where, root, key.path)
+        else:
+            result[name] = fit(key, value, f"{where}: {key}")
+    return result
 
 
-def _value(key: Key, value: object, where: str, root: type) -> object:
-    if key.table is not None and isinstance(value, Mapping):
-        return _table(key.table, value, where, root, key.path)
+def fit(key: Key, value: object, name: str) -> object:
+    """The value as the type of its key has it. Raises InputError, which calls the key `name`."""
     try:
         return convert(value, key.type)
     except Mismatch:
-        raise InputError(f"{where}: {key} is {describe(key.type)}, not {_show(value)}") from None
+        raise InputError(f"{name} must be {describe(key.type)}, not {_show(value)}") from None
+
+
+def _make(cls: type[T], mapping: Mapping[str, object], where: str, path: tuple[str, ...]) -> T:
+    values = dict(mapping)
+    for key in keys(cls, path):
+        if key.name not in values and key.required:
+            if key.table is None:
+                raise InputError(f"{where}: {key} is missing; it is {describe(key.type)}")
+            values[key.name] = {}  # its own checks say what the table needs
+        value = values.get(key.name)
+        if key.table is not None and isinstance(value, Mapping):
+            values[key.name] = _make(key.table, value, where, key.path)
+    return cls(**values)
 
 
 def _show(value: object) -> str:

@@ -9,7 +9,7 @@ import difflib
 import math
 import types
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -39,6 +39,10 @@ class Key:
     @property
     def name(self) -> str:
         return self.path[-1]
+
+    @property
+    def required(self) -> bool:
+        return self.field.default is MISSING and self.field.default_factory is MISSING
 
     def __str__(self) -> str:
         """The path as TOML writes it."""
@@ -74,13 +78,14 @@ def nearest(name: str, root: type, path: tuple[str, ...] = ()) -> Key:
 
 def describe(hint: Any) -> str:
     """What a type allows, in words."""
-    arms = (_describe_arm(arm) for arm in _arms(hint) if arm is not type(None))
-    return " or ".join(dict.fromkeys(arms))
+    return " or ".join(dict.fromkeys(_describe_arm(arm) for arm in arms(hint)))
 
 
 def convert(value: object, hint: Any) -> object:
     """The value as its type has it: tuples for lists, floats for integers. Raises Mismatch."""
-    for arm in _arms(hint):
+    if value is None and type(None) in get_args(hint):
+        return None
+    for arm in arms(hint):
         try:
             return _convert_arm(value, arm)
         except Mismatch:
@@ -88,14 +93,15 @@ def convert(value: object, hint: Any) -> object:
     raise Mismatch
 
 
-def _arms(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+def arms(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself; None is left out."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(member for member in members if member is not type(None))
 
 
 def _table(hint: Any) -> type[Any] | None:
     """The dataclass that a type names, alone or in a union."""
-    return next((arm for arm in _arms(hint) if isinstance(arm, type) and is_dataclass(arm)), None)
+    return next((arm for arm in arms(hint) if isinstance(arm, type) and is_dataclass(arm)), None)
 
 
 def _describe_arm(arm: Any) -> str:

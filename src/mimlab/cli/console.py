@@ -1,0 +1,109 @@
+"""Results as tables on a terminal. Numbers are rounded for reading; `--json` and the run's files have them whole."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mimlab.report.numbers import ABSENT, format_interval, format_number
+
+Record = Mapping[str, Any]
+
+_COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow"}
+
+
+def show_simulation(console: Console, summary: Record) -> None:
+    """One world: what it is, how it was learned, and the verdicts."""
+    sizes = ", ".join(
+        f"{count} x {size}" if count > 1 else str(size) for size, count in summary["area_sizes"]
+    )
+    facts = {
+        "world": f"{format_number(summary['patches'])} patches, areas {_shortened(sizes)}",
+        "information gap Δ": format_number(summary["information_gap"]),
+        "status": summary["status"],
+        "half-attention time": _with_error(summary["half_time"], summary["half_time_se"]),
+        "Φ_global / log P there": format_number(summary["phi_global_at_half_over_log_patches"]),
+        "loss floor": format_number(summary["loss_floor"]),
+    }
+    console.print(_grid(facts))
+    if summary["phases"]:
+        console.print(_phases(summary["phases"]))
+    show_verdicts(console, summary)
+
+
+def show_gap(console: Console, result: Record) -> None:
+    """A row per photograph: its exponents and gaps, and the share of its local patches above 0."""
+    table = _table("photograph", "patches", "κc", "κs", "Δ", "mean Δ_p", "two phases predicted for")
+    for record in result["photographs"]:
+        measures = ("global_exponent", "local_exponent", "information_gap", "mean_patch_gap")
+        share = record["two_phase_share"]
+        table.add_row(
+            record["name"],
+            format_number(record["patches"]),
+            *(format_number(record[key], 3) for key in measures),
+            ABSENT if share is None else f"{share:.0%} of local patches",
+        )
+    console.print(table)
+
+
+def show_exponents(console: Console, summary: Record) -> None:
+    """Fitted exponents in P, each with its interval and the bound of the theory, and the verdicts."""
+    table = _table("exponent of", "slope [interval]", "theory", "the paper's bound")
+    for record in summary["exponents"]:
+        slope = format_interval(record["slope"], record["low"], record["high"])
+        beside = (format_number(record.get(key)) for key in ("predicted", "bound"))
+        table.add_row(record["quantity"], slope, *beside)
+    console.print(table)
+    show_verdicts(console, summary)
+
+
+def show_verdicts(console: Console, summary: Record) -> None:
+    """A row per judged claim, and the count of each verdict."""
+    verdicts = summary.get("claims", ())
+    if not verdicts:
+        return
+    table = _table("claim", "world", "measured", "threshold", "verdict")
+    for record in verdicts:
+        measured = format_interval(record.get("value"), record.get("low"), record.get("high"))
+        verdict = Text(record["verdict"], style=_COLOURS[record["verdict"]])
+        table.add_row(
+            record["claim"], record.get("world") or "", measured, record.get("threshold") or "", verdict
+        )
+    console.print(table)
+    counts = Counter(record["verdict"] for record in verdicts)
+    console.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS if counts[verdict]))
+
+
+def _phases(phases: Sequence[Record]) -> Table:
+    table = _table("query", "phase", "from", "to")
+    for phase in phases:
+        ends = (format_number(phase["start"]), format_number(phase["end"]))
+        table.add_row(str(phase["query"]), phase["name"], *ends)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _grid(facts: Mapping[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(name, Text(value))
+    return grid
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    shown = format_number(value)
+    return shown if error is None else f"{shown} ± {format_number(error, 2)}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

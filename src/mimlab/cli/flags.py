@@ -1,0 +1,212 @@
+"""Every key of a configuration as a flag, derived from the dataclass that states it: no second schema.
+
+A key's flag is its name (`mask_ratio` is `--mask-ratio`), below the first level with the names of its
+tables in front (`world.latent.low` is `--latent-low`); a key called `name` takes its table's
+(`objective.name` is `--objective`). Its help is its paragraph in the docstring of the dataclass. A flag
+overrides its key in CONFIG.toml.
+
+The text of a flag is read as whatever fits the key's type: a number (1e4 is a whole one), a list as JSON
+has it, a text. Keys that are lists take several values, apart or with commas between.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, dataclass
+from math import isfinite, nan
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from cyclopts import Group, Parameter
+from docstring_parser import parse
+
+from mimlab.runs import InputError, check, merge, read_toml
+from mimlab.runs.config import fit
+from mimlab.runs.schema import Key, Mismatch, arms, convert, keys
+
+_CONFIG = Parameter(help="A TOML file; any flag below overrides its key.")
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL", Path: "PATH"}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A key as a flag; `default` is what the key has where neither flag nor CONFIG.toml gives it."""
+
+    key: Key
+    default: object
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The flag as an identifier."""
+        *tables, name = self.key.path
+        below = tables[1:]
+        return "_".join(below or tables) if name == "name" and tables else "_".join([*below, name])
+
+    @property
+    def name(self) -> str:
+        return "--" + self.variable.replace("_", "-")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the flag takes several values."""
+        return all(_is_tuple(arm) and not _is_tuple(get_args(arm)[0]) for arm in arms(self.key.type))
+
+    def value(self, texts: Sequence[str]) -> object:
+        """What was typed, as the key's type has it. Raises InputError where it does not fit."""
+        if not self.is_list:
+            return fit(self.key, _reading(texts[0], self.key.type), self.name)
+        item = get_args(arms(self.key.type)[0])[0]
+        items = [part for text in texts for part in text.split(",") if part]
+        return fit(self.key, [_reading(part, item) for part in items], self.name)
+
+    def parameter(self, tables: Sequence[str]) -> inspect.Parameter:
+        """The flag as Cyclopts sees it: text, and None where it is not given. `tables` orders the help."""
+        words = Parameter(
+            name=self.name,
+            help=self.help,
+            metavar=_metavar(self.key.type),
+            show_default=_shown(self.default) if self.default is not None else False,
+            consume_multiple=1 if self.is_list else None,
+            negative=(),
+        )
+        if len(self.key.path) > 1:
+            table = self.key.path[0]
+            words = Parameter.combine(
+                words, Parameter(group=Group(table.title(), sort_key=tables.index(table)))
+            )
+        kind = list[str] | None if self.is_list else str | None
+        return inspect.Parameter(
+            self.variable, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, words]
+        )
+
+
+def flags(cls: type, without: Sequence[str] = ()) -> list[Flag]:
+    """A flag for every key that holds a value and no table, but the keys `without`, as TOML writes them."""
+    found = list(_walk(cls, (), MISSING, "", without))
+    names = [flag.variable for flag in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two keys of {cls.__name__} have one flag: {sorted(names)}")
+    return found
+
+
+def configured(cls: type, without: Sequence[str] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command CONFIG.toml and the flags of `cls`; its first argument is then the checked mapping.
+
+    The mapping holds what was given and no defaults: `mimlab.runs.build` makes the configuration of it.
+    """
+    known = flags(cls, without)
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        def run(config: Annotated[Path | None, _CONFIG] = None, /, **options: Any) -> int:
+            mapping = {} if config is None else check(cls, read_toml(config), str(config))
+            for flag in known:
+                texts = options.pop(flag.variable, None)
+                if texts is not None:
+                    value = flag.value([texts] if isinstance(texts, str) else texts)
+                    mapping = merge(mapping, _nested(flag.key.path, value))
+            return command(mapping, **options)
+
+        config, _ = inspect.signature(run).parameters.values()
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        tables = [key.name for key in keys(cls)]
+        parameters = [config, *own, *(flag.parameter(tables) for flag in known)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__doc__, run.__name__, run.__module__ = command.__doc__, command.__name__, command.__module__
+        return run
+
+    return decorate
+
+
+def pair(text: str, name: str) -> tuple[float, float]:
+    """X,Y as typed after the flag `name`. Raises InputError where that is not two finite numbers."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = nan
+    if not (isfinite(x) and isfinite(y)):
+        raise InputError(f'{name} must be two numbers with a comma between, as in 120,80, not "{text}"')
+    return x, y
+
+
+def _walk(
+    cls: type, path: tuple[str, ...], built: object, text: str, without: Sequence[str]
+) -> Iterator[Flag]:
+    """Flags of a table. `built` is the table where a default makes it; `text` is its own paragraph."""
+    paragraphs, summary = _documentation(cls)
+    said: dict[str, str] = {}
+    for key in keys(cls, path):
+        if str(key) in without:
+            continue
+        default = getattr(built, key.name) if built is not MISSING else _default(key)
+        words = paragraphs.get(key.name) or summary or text
+        if key.table is not None:
+            yield from _walk(key.table, key.path, default, words, without)
+            continue
+        flag = Flag(key, None if default is MISSING else default, words)
+        first = said.setdefault(words, flag.name) if words else flag.name
+        yield flag if first == flag.name else Flag(key, flag.default, f"See {first}.")
+
+
+def _default(key: Key) -> object:
+    if key.field.default_factory is not MISSING:
+        return key.field.default_factory()
+    return key.field.default
+
+
+def _documentation(cls: type) -> tuple[dict[str, str], str]:
+    """The paragraph of each parameter in a class's docstring, and the docstring's first."""
+    text = inspect.getdoc(cls) or ""
+    document = parse("" if text.startswith(f"{cls.__name__}(") else text)  # what dataclasses write by default
+    paragraphs = {
+        name: _plain(parameter.description)
+        for parameter in document.params
+        for name in parameter.arg_name.split(", ")
+    }
+    return paragraphs, _plain(document.short_description)
+
+
+def _plain(text: str | None) -> str:
+    return " ".join((text or "").replace("``", "").split())
+
+
+def _nested(path: tuple[str, ...], value: object) -> Mapping[str, object]:
+    for name in reversed(path):
+        value = {name: value}
+    return value  # type: ignore[return-value]
+
+
+def _reading(text: str, hint: Any) -> object:
+    """The first reading of a text that fits a type; the text itself where none does."""
+    for read in (int, float, _json, str):
+        with suppress(ValueError, Mismatch):
+            value = read(text)
+            convert(value, hint)
+            return value
+    return text
+
+
+def _json(text: str) -> object:
+    value = json.loads(text)
+    if value is None:
+        raise Mismatch  # null is how a key is left out, not a value
+    return value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(_shown(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_tuple(hint: Any) -> bool:
+    return get_origin(hint) is tuple
+
+
+def _metavar(hint: Any) -> str:
+    """The kinds of value that a type takes; one kind stands also for a list of it."""
+    if _is_tuple(hint):
+        return _metavar(get_args(hint)[0])
+    return "|".join(dict.fromkeys(_METAVARS.get(arm) or _metavar(arm) for arm in arms(hint)))

@@ -1,0 +1,66 @@
+"""`mimlab scale`: one world over a range of P."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from mimlab.cli.flags import configured
+from mimlab.cli.session import Session
+from mimlab.dynamics.config import SimulationConfig
+
+
+@configured(SimulationConfig, without=("world.patches",))
+def scale(
+    mapping: Mapping[str, Any],
+    *,
+    patches: Annotated[tuple[float, float], Parameter(metavar="LOW HIGH")],
+    points: int = 9,
+    out: Path,
+    overwrite: bool = False,
+    json: bool = False,
+    session: Annotated[Session, Parameter(parse=False)],
+) -> int:
+    """Simulate one world over a range of P, and fit its exponents.
+
+    The world of CONFIG.toml, or of the flags, is simulated at log-spaced numbers
+    of patches, up to half attention unless stop_attention says otherwise. The
+    exponents of the half-attention time and of the final stage come with their
+    intervals, beside the bounds of the theory.
+
+    Examples:
+
+      mimlab scale config.toml --patches 1e4 1e12 --out runs/scale
+      mimlab scale --global-exponent 0.9 --local-exponent 0.3 \\
+          --engine mean-field --patches 1e4 1e12 --out runs/scale
+
+    Parameters
+    ----------
+    patches
+        The least and the largest P. The file needs no patches of its own.
+    points
+        How many values of P, the two included.
+    out
+        Folder of the run. Refused where it is not empty.
+    overwrite
+        Replace the run at --out, once the new one is whole.
+    json
+        Print the summary as JSON on stdout, and nothing else.
+    """
+    from mimlab.cli.console import show_exponents
+    from mimlab.studies.scaling import run_scale
+
+    low, high = patches
+    with session.progress() as progress:
+        result = run_scale(
+            dict(mapping),
+            out,
+            low=low,
+            high=high,
+            points=points,
+            overwrite=overwrite,
+            command=session.command,
+            progress=progress,
+        )
+    return session.finish(result, show_exponents, json=json)
