@@ -23,7 +23,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from mimlab.report.numbers import format_number
-from mimlab.report.style import COLOURS, WIDTH, new_figure, save, styled
+from mimlab.report.style import COLOURS, INK, WIDTH, new_figure, save, styled
 
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 _STRONGEST = 0.75  # opacity of the largest attention: the photograph stays visible under it
@@ -117,17 +117,15 @@ def draw_segmentation(pixels: ArrayLike, labels: ArrayLike, path: str | Path, ti
         right.add_collection(
             LineCollection(edges, colors=COLOURS["paper"], linewidths=2.2, capstyle="projecting")
         )
+        contrast = "white" if means[areas == largest][0] @ _GREY < 0.5 else INK
         for row, column in np.argwhere(areas == largest).tolist():
             patch = Rectangle((column, row), 1, 1, fill=False, hatch="///", linewidth=0, alpha=0.6)
-            patch.set_edgecolor(COLOURS["paper"])
+            patch.set_edgecolor(contrast)
             right.add_patch(patch)
         right.set_title(f"{len(sizes.values)} areas; the largest, hatched:\n{share}", fontsize=11)
         right.set_axis_off()
-        save(
-            figure,
-            path,
-            f"{title}: the photograph beside its {len(sizes.values)} areas; the largest has {share}.",
-        )
+        areas_told = f"its {len(sizes.values)} areas; the largest has {share}"
+        save(figure, path, f"{title}: the photograph beside {areas_told}.")
     return figure
 
 
