@@ -188,6 +188,22 @@ def _entries(row: Row, layout: Layout) -> dict[str, Array]:
     }
 
 
+def attention_map(run: RowRun, layout: Layout, record: int, mean_latent: float) -> Array:
+    """Attention of the row over every patch of an unmasked image whose latents all stand at their mean, at a recorded
+    time (its position); shape (P,), sums to 1. For clusters that differ: in the first of them."""
+    row, view = run.row, run.row.views[0]
+    state = run.path.states[record]
+    Phi, Upsilon = state[: len(row.phi_tied)], state[len(row.phi_tied) :]
+    base = layout.partitions[0]
+    columns = _area_columns(row, layout, np.arange(base.areas)) if row.grouped else np.arange(base.areas)
+    logits = (
+        mean_latent * Phi[view.area_phi[columns]][base.all_labels()] + Upsilon[_patch_upsilon(row, layout)]
+    )
+    weights = np.exp(logits - logits.max())
+    result: Array = weights / weights.sum()
+    return result
+
+
 def _area_columns(row: Row, layout: Layout, areas: Array) -> Array:
     """Column of each area in the one view of a shared row: areas of one size are alike."""
     view = row.views[0]

@@ -6,7 +6,9 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import floor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ import pyarrow as pa
 from mimlab.dynamics.config import Dynamics, SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.dynamics.rows import RowRun, run_rows
-from mimlab.dynamics.tables import correlations_table, trajectory_table
+from mimlab.dynamics.tables import attention_map, correlations_table, nearest_record, trajectory_table
 from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.runs import InputError, RunDirectory, write_toml
 from mimlab.world.gap import patch_gap, predicted_half_time, predicted_phi_global
 from mimlab.world.partition import Layout
 from mimlab.world.world import World
+
+MOST_DRAWN = 4  # queries that get figures of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,18 @@ class Simulation:
     trajectory: pa.Table
     correlations: pa.Table
     summary: dict[str, Any]
+    layout: Layout = field(repr=False)
+    rows: tuple[RowRun, ...] = field(repr=False)
+
+    def attention_map(self, query: int, time: float) -> np.ndarray:
+        """Attention of a query over every patch, at the recorded time nearest to ``time``, on an unmasked image whose
+        latents all stand at their mean; shape (P,), sums to 1. Raises InputError where the query was not run."""
+        for run in self.rows:
+            if run.row.query == query:
+                record = nearest_record(run.path, time)
+                return attention_map(run, self.layout, record, self.config.world.latent.mean)
+        known = ", ".join(str(run.row.query) for run in self.rows)
+        raise InputError(f"attention_map: query {query} was not run; this run has {known}.")
 
 
 def simulate(
@@ -73,7 +90,102 @@ def simulate_config(config: SimulationConfig, progress: Progress | None = None) 
     summary = _summary(config, layout, runs)
     summary["claims"] = [verdict.as_dict() for verdict in judge(trajectory, summary)]
     summary |= {"seed": config.seed, "versions": versions(), "seconds": time.perf_counter() - began}
-    return Simulation(config, trajectory, correlations, summary)
+    return Simulation(config, trajectory, correlations, summary, layout, tuple(runs))
+
+
+def run_simulation(
+    config: SimulationConfig,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    query_at: tuple[float, float] | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Simulation:
+    """Simulate and, where ``out`` is given, write the run directory with its figures and page.
+
+    ``query_at``: (x, y) in pixels of the photograph; its patch becomes the query. Raises InputError for bad input,
+    before anything is written.
+    """
+    if query_at is not None:
+        config = replace(config, dynamics=replace(config.dynamics, query=_patch_at(config.world, query_at)))
+    directory = None if out is None else RunDirectory(out, overwrite=overwrite)
+    if directory is not None:
+        directory.check()
+    simulation = simulate_config(config, progress)
+    if directory is not None:
+        with directory as folder:
+            write_simulation(simulation, folder, command)
+    return simulation
+
+
+def _patch_at(world: World, point: tuple[float, float]) -> int:
+    if world.image is None:
+        raise InputError(
+            "--query-at names a pixel of a photograph, and the world has no image; give --image."
+        )
+    from mimlab.world.photograph import patch_at
+
+    return patch_at(world.photograph, floor(point[0]), floor(point[1]))
+
+
+def write_simulation(simulation: Simulation, folder: Path, command: str) -> dict[str, list[str]]:
+    """Write a run's files into an existing folder; returns the figures drawn, by kind, relative to it."""
+    from mimlab.report import simulation_page
+    from mimlab.runs.tables import write_json, write_table
+
+    write_toml(folder / "config.toml", simulation.config)
+    write_table(folder / "trajectory.parquet", simulation.trajectory)
+    write_table(folder / "correlations.parquet", simulation.correlations)
+    figures = draw_simulation(simulation, folder)
+    simulation_page(folder / "report.html", simulation.summary, figures, command)
+    write_json(folder / "summary.json", simulation.summary)
+    return figures
+
+
+def draw_simulation(simulation: Simulation, folder: Path) -> dict[str, list[str]]:
+    """The figures of a run, into ``folder``/figures; of many queries, those of the first MOST_DRAWN."""
+    from mimlab.report import draw_attention, draw_correlations, draw_excess_loss
+
+    (folder / "figures").mkdir(exist_ok=True)
+    figures: dict[str, list[str]] = {"correlations": [], "attention": [], "excess_loss": []}
+    table, summary = simulation.trajectory, simulation.summary
+    for facts in summary["queries"][:MOST_DRAWN]:
+        query, names = facts["query"], {kind: f"figures/{kind}_{facts['query']}.png" for kind in figures}
+        draw_correlations(
+            table, summary, folder / names["correlations"], query, facts["predicted_phi_global_at_half"]
+        )
+        draw_attention(table, summary, folder / names["attention"], query)
+        draw_excess_loss(table, summary, folder / names["excess_loss"], query)
+        for kind, name in names.items():
+            figures[kind].append(name)
+    if simulation.config.world.image is not None:
+        figures |= _draw_photograph(simulation, folder)
+    return figures
+
+
+def _draw_photograph(simulation: Simulation, folder: Path) -> dict[str, list[str]]:
+    """The photograph's areas, and where the first query's attention goes at the start, at each phase's end and at the
+    end."""
+    from mimlab.report import draw_attention_on_photograph, draw_segmentation
+
+    areas, run = simulation.config.world.photograph, simulation.rows[0]
+    draw_segmentation(
+        areas.pixels, areas.labels, folder / "figures/segmentation.png", "areas of like appearance"
+    )
+    moments = [("start", 0.0), *((f"end of {phase.name}", phase.end) for phase in run.phases)]
+    if moments[-1][1] < run.path.times[-1]:
+        moments.append(("end", float(run.path.times[-1])))
+    draw_attention_on_photograph(
+        areas.pixels,
+        areas.labels,
+        [simulation.attention_map(run.row.query, time) for _, time in moments],
+        [title for title, _ in moments],
+        run.row.query,
+        areas.patch_size,
+        folder / "figures/photograph.png",
+    )
+    return {"photograph": ["figures/photograph.png"], "segmentation": ["figures/segmentation.png"]}
 
 
 def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -> dict[str, Any]:
