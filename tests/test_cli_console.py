@@ -77,6 +77,8 @@ def test_verdicts(shown):
     assert "two phases Δ > 0 [a] −0.23 [−0.25, −0.2] within 10% holds" in text
     assert "one phase – inconclusive" in text
     assert "convergence 10⁻¹² holds" in text
+    assert "claim world measured" in text
+    assert "claim measured" in shown(show_verdicts, {"claims": VERDICTS[1:]})
 
 
 def test_exponents(shown):

@@ -88,9 +88,8 @@ def study(
     status = "failed: it is the seed of the beast" if config.seed == 666 else "finished"
     warnings = ["exponent is steep"] if config.place.exponent > 1 else []
     result = {"given": mapping, "seed": config.seed, "command": session.command, "out": out, "status": status}
-    return session.finish(
-        {**result, "warnings": warnings}, lambda console, result: console.print(result["status"]), json=json
-    )
+    result["warnings"] = warnings
+    return session.finish(result, lambda console, result: console.print(result["status"]), json=json, out=out)
 
 
 @configured(Config, without=("place.patches",))
@@ -274,10 +273,10 @@ def test_json_is_all_that_stdout_holds(app, capsys):
     }
 
 
-def test_warnings_go_to_stderr(app, capsys):
-    assert run(app, ["study", "--patches", "3", "--exponent", "2"]) == 0
+def test_warnings_and_the_place_go_to_stderr(app, capsys):
+    assert run(app, ["study", "--patches", "3", "--exponent", "2", "--out", "runs/x"]) == 0
     said = capsys.readouterr()
-    assert said.err == "warning: exponent is steep\n"
+    assert said.err == "warning: exponent is steep\nwritten to runs/x\n"
     assert said.out == "finished\n"
 
 
@@ -307,7 +306,7 @@ import time
 from mimlab.cli import session
 session.DELAY = {delay}
 with session.Session("lab").progress() as progress:
-    progress(0.25, "a quarter")
+    progress({fraction}, "a quarter")
     time.sleep(0.5)
 print("done")
 """
@@ -332,17 +331,26 @@ def on_terminal(code: str) -> str:
 
 
 def test_progress_shows_what_takes_long():
-    shown = on_terminal(SLOW.format(delay=0.1))
+    shown = on_terminal(SLOW.format(delay=0.1, fraction=0.25))
     assert "25%" in shown
     assert "a quarter" in shown
 
 
+def test_progress_that_nobody_knows_has_no_percentage():
+    shown = on_terminal(SLOW.format(delay=0.1, fraction=-1.0))
+    assert "%" not in shown
+    assert "a quarter" in shown
+
+
 def test_progress_is_silent_where_nothing_takes_long():
-    assert on_terminal(SLOW.format(delay=30)) == ""
+    assert on_terminal(SLOW.format(delay=30, fraction=0.25)) == ""
 
 
 def test_progress_is_silent_away_from_a_terminal():
     result = subprocess.run(
-        [sys.executable, "-c", SLOW.format(delay=0.1)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", SLOW.format(delay=0.1, fraction=0.25)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert (result.stdout, result.stderr) == ("done\n", "")

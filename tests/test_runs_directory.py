@@ -95,6 +95,19 @@ def test_overwrite_spares_what_is_no_run(target):
     assert names(target.parent) == ["run"]
 
 
+def test_failure_leaves_no_folder_that_was_not_there(tmp_path):
+    with pytest.raises(InputError, match="refused late"), RunDirectory(tmp_path / "a" / "b" / "run"):
+        raise InputError("refused late")
+    assert names(tmp_path) == []
+
+
+def test_failure_leaves_folders_that_others_use(tmp_path):
+    with pytest.raises(ValueError, match="late"), RunDirectory(tmp_path / "a" / "b" / "run"):
+        (tmp_path / "a" / "other").mkdir()
+        raise ValueError("late")
+    assert names(tmp_path / "a") == ["other"]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_failure_leaves_the_last_whole_run(target, error):
     write_run(target, "old")

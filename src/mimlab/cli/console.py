@@ -66,12 +66,15 @@ def show_verdicts(console: Console, summary: Record) -> None:
     verdicts = summary.get("claims", ())
     if not verdicts:
         return
-    table = _table("claim", "world", "measured", "threshold", "verdict")
+    worlds = any(record.get("world") for record in verdicts)
+    table = _table("claim", *(["world"] if worlds else []), "measured", "threshold", "verdict")
     for record in verdicts:
-        measured = format_interval(record.get("value"), record.get("low"), record.get("high"))
-        verdict = Text(record["verdict"], style=_COLOURS[record["verdict"]])
         table.add_row(
-            record["claim"], record.get("world") or "", measured, record.get("threshold") or "", verdict
+            record["claim"],
+            *([record.get("world") or ""] if worlds else []),
+            format_interval(record.get("value"), record.get("low"), record.get("high"), digits=3),
+            record.get("threshold") or "",
+            Text(record["verdict"], style=_COLOURS[record["verdict"]]),
         )
     console.print(table)
     counts = Counter(record["verdict"] for record in verdicts)

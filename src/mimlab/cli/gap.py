@@ -55,4 +55,4 @@ def gap(
             command=session.command,
             progress=progress,
         )
-    return session.finish(result, show_gap, json=json)
+    return session.finish(result, show_gap, json=json, out=out)

@@ -39,4 +39,4 @@ def reproduce(
 
     with session.progress() as progress:
         result = run_reproduce(out, overwrite=overwrite, command=session.command, progress=progress)
-    return session.finish(result, show_verdicts, json=json)
+    return session.finish(result, show_verdicts, json=json, out=out)

@@ -63,4 +63,4 @@ def scale(
             command=session.command,
             progress=progress,
         )
-    return session.finish(result, show_exponents, json=json)
+    return session.finish(result, show_exponents, json=json, out=out)

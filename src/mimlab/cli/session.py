@@ -9,7 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError
@@ -18,9 +19,11 @@ from mimlab.runs import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 Progress = Callable[[float, str], None]
-"""Called with the fraction done and what is being done."""
+"""Called with the fraction done, negative where it is not known, and with what is being done."""
 
 DELAY = 2.0
 """Seconds that a command may take before it shows its progress."""
@@ -51,9 +54,14 @@ class Session:
         print(text, file=sys.stderr)
 
     def finish(
-        self, result: Mapping[str, Any], show: Callable[["Console", Mapping[str, Any]], None], *, json: bool
+        self,
+        result: Mapping[str, Any],
+        show: Callable[["Console", Mapping[str, Any]], None],
+        *,
+        json: bool,
+        out: Path | None,
     ) -> int:
-        """Give the result, as JSON or as `show` shows it, and its warnings; return the exit code."""
+        """Give the result, as JSON or as `show` shows it, its warnings and its place; return the exit code."""
         for warning in result.get("warnings", ()):
             self.tell(f"warning: {warning}")
         if json:
@@ -62,6 +70,8 @@ class Session:
             print(to_json(result))
         else:
             show(self.out, result)
+        if out is not None:
+            self.tell(f"written to {out}")
         return int(str(result.get("status", "")).startswith(("failed", "diverged")))
 
     @contextmanager
@@ -70,21 +80,29 @@ class Session:
         if not self.err.is_interactive:
             yield lambda fraction, text: None
             return
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+        columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         bar = Bar(*columns, TextColumn("{task.description}", markup=False), console=self.err, transient=True)
-        task = bar.add_task("", total=1.0)
+        task = bar.add_task("", total=None)
         timer = threading.Timer(DELAY, bar.start)
         timer.daemon = True
         timer.start()
         try:
-            yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
+            yield partial(_update, bar, task)
         finally:
             timer.cancel()
             timer.join()
             bar.stop()
+
+
+def _update(bar: "Bar", task: "TaskID", fraction: float, text: str) -> None:
+    """Show progress; where the fraction is not known, only what is being done."""
+    if fraction < 0:
+        bar.update(task, description=text)
+    else:
+        bar.update(task, total=1.0, completed=fraction, description=text)
 
 
 def run(app: App, tokens: Sequence[str]) -> int:

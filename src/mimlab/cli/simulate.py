@@ -59,4 +59,4 @@ def simulate(
             command=session.command,
             progress=progress,
         )
-    return session.finish(simulation.summary, show_simulation, json=json)
+    return session.finish(simulation.summary, show_simulation, json=json, out=out)

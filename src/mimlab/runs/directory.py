@@ -23,8 +23,8 @@ MARK = "summary.json"
 class RunDirectory:
     """A context manager that gives a folder to write in, and makes it `target` when the block ends well.
 
-    Enter it only with input that is known to be good: nothing is written before. When the block ends with an
-    exception, also an interrupt, `target` stays as it was.
+    When the block ends with an exception, also an interrupt, `target` stays as it was, and nothing is left of
+    what was made for it. So input may still be refused inside the block.
 
     Parameters
     ----------
@@ -63,6 +63,7 @@ class RunDirectory:
         self._resume = resume
         self._keep = keep
         self._lock = -1
+        self._parents: list[Path] = []
 
     def check(self) -> None:
         """Refuse a target that could not be had, without writing: for commands, before long work."""
@@ -113,11 +114,13 @@ class RunDirectory:
                 self._commit()
             elif not self._keep:
                 shutil.rmtree(self.partial, ignore_errors=True)
+                self._remove_parents()
         finally:
             self._release()
 
     def _acquire(self) -> int:
         """A descriptor of `DIR.partial` that holds its lock. The folder is created where it is missing."""
+        self._parents = [folder for folder in self.partial.parents if not folder.exists()]
         while True:
             self.partial.mkdir(parents=True, exist_ok=True)
             try:
@@ -142,7 +145,14 @@ class RunDirectory:
         if self._lock >= 0:
             with suppress(OSError):
                 self.partial.rmdir()  # refuses a folder that is not empty
+                self._remove_parents()
             self._release()
+
+    def _remove_parents(self) -> None:
+        """Remove the parents that were made for the run, as far as they are empty."""
+        with suppress(OSError):
+            for folder in self._parents:
+                folder.rmdir()
 
     def _release(self) -> None:
         if self._lock >= 0:
