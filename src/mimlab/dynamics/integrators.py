@@ -165,6 +165,8 @@ def flow(
         status = f"failed: {solution.message}"
     else:
         status = "stopped" if solution.status == 1 else "horizon"
+    if status == "stopped" and stop_attention == HALF:
+        half_time = end  # two events at one time: the solver may report the terminal one alone
     times = log_spaced(end) if at is None else at[at <= end]
     if at is None and half_time:
         times = np.unique(np.append(times, half_time))

@@ -1,0 +1,192 @@
+"""The information gap of photographs, and what the theory then predicts (theory, section 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mimlab.dynamics.integrators import Progress
+from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.runs import InputError, RunDirectory, write_toml
+from mimlab.studies.single import versions
+from mimlab.world.gap import AreaStatistics, area_statistics, predicted_half_time, predicted_phi_global
+from mimlab.world.photograph import PhotographAreas, load_photograph, segment
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}  # taken from a folder
+MOST_DRAWN = 24  # photographs whose areas are drawn
+
+GAP_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("patches", pa.int64()),
+        ("area", pa.int64()),
+        ("area_size", pa.int64()),
+        ("patch_gap", pa.float64()),
+        ("predicted_phi_global_at_half", pa.float64()),
+        ("predicted_half_time", pa.float64()),
+    ]
+)
+
+
+def run_gap(
+    images: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    patch_size: int = 16,
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure κc, κs, Δ and the Δ_p of every local area of each photograph (a folder stands for those in it), and of
+    all together; return the summary and, where ``out`` is given, write the run directory. Predictions are those for
+    constant latents at mask ratio 0.75. Raises InputError for a file that is no photograph, before anything is
+    written."""
+    paths = photographs_in(images)
+    directory = None if out is None else RunDirectory(out, overwrite=overwrite)
+    if directory is not None:
+        directory.check()
+    measured: list[tuple[Path, PhotographAreas, AreaStatistics]] = []
+    for index, path in enumerate(paths):
+        if progress is not None:
+            progress(index / len(paths), path.name)
+        try:
+            areas = segment(load_photograph(path), patch_size=patch_size)
+        except InputError as error:
+            raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+        measured.append((path, areas, area_statistics((size, 1) for size in areas.sizes)))
+    summary = gap_summary([(path.name, statistics) for path, _, statistics in measured])
+    if directory is not None:
+        with directory as folder:
+            _write(folder, measured, patch_size, summary, command)
+    return summary
+
+
+def photographs_in(images: Sequence[str | Path]) -> list[Path]:
+    """Files as given; a folder stands for the photographs in it, by name. Raises InputError where there is none."""
+    paths: list[Path] = []
+    for image in map(Path, images):
+        if image.is_dir():
+            found = sorted(path for path in image.iterdir() if path.suffix.lower() in SUFFIXES)
+            if not found:
+                raise InputError(f"{image} holds no photograph ({', '.join(sorted(SUFFIXES))}).")
+            paths += found
+        else:
+            paths.append(image)
+    return paths
+
+
+def gap_summary(named: Sequence[tuple[str, AreaStatistics]]) -> dict[str, Any]:
+    """A record per photograph, and one for all of their local patches together."""
+    reports = [_report(name, statistics) for name, statistics in named]
+    gaps = [pair for report in reports for pair in report["patch_gaps"]]
+    patches = sum(count for _, count in gaps)
+    two_phases = sum(count for gap, count in gaps if gap > 0)
+    return {
+        "status": "finished",
+        "photographs": reports,
+        "folder": {
+            "photographs": len(reports),
+            "local_patches": patches,
+            "mean_patch_gap": sum(gap * count for gap, count in gaps) / patches if patches else None,
+            "two_phase_share": two_phases / patches if patches else None,
+        },
+        "mask_ratio": MaskedReconstruction().mask_ratio,
+        "versions": versions(),
+    }
+
+
+def _report(name: str, statistics: AreaStatistics) -> dict[str, Any]:
+    gap, share = statistics.information_gap, statistics.two_phase_share
+    return {
+        "name": name,
+        "patches": statistics.patches,
+        "areas": statistics.areas,
+        "global_size": statistics.global_size,
+        "global_exponent": statistics.global_exponent,
+        "local_exponent": statistics.local_exponent,
+        "information_gap": gap,
+        "mean_patch_gap": statistics.mean_patch_gap,
+        "two_phase_share": share,
+        "prediction": _prediction(share),
+        "patch_gaps": [[patch.gap, patch.patches] for patch in statistics.patch_gaps],
+    }
+
+
+def _prediction(share: float | None) -> str:
+    if share is None:
+        return "no local area"
+    return f"two phases for {share:.0%} of local patches, one phase for the others"
+
+
+def _table(measured: Sequence[tuple[Path, PhotographAreas, AreaStatistics]]) -> pa.Table:
+    """A row per local area; see GAP_SCHEMA."""
+    ratio = MaskedReconstruction().mask_ratio
+    rows = []
+    for path, areas, statistics in measured:
+        by_size = {patch.own_size: patch.gap for patch in statistics.patch_gaps}
+        for area, size in enumerate(areas.sizes):
+            if area == 0:
+                continue
+            rows.append(
+                {
+                    "image": path.name,
+                    "patches": statistics.patches,
+                    "area": area,
+                    "area_size": size,
+                    "patch_gap": by_size[size],
+                    "predicted_phi_global_at_half": predicted_phi_global(
+                        statistics.patches, statistics.global_size, size, ratio
+                    ),
+                    "predicted_half_time": predicted_half_time(statistics.patches, size, ratio),
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=GAP_SCHEMA)
+
+
+def _write(
+    folder: Path,
+    measured: Sequence[tuple[Path, PhotographAreas, AreaStatistics]],
+    patch_size: int,
+    summary: dict[str, Any],
+    command: str,
+) -> None:
+    from mimlab.report import Section, draw_gap, draw_segmentation, write_page
+    from mimlab.runs.tables import write_json, write_table
+
+    write_toml(
+        folder / "config.toml", {"images": [str(path) for path, _, _ in measured], "patch_size": patch_size}
+    )
+    write_table(folder / "gap.parquet", _table(measured))
+    (folder / "figures").mkdir(exist_ok=True)
+    draw_gap(summary["photographs"], folder / "figures/gap.png")
+    drawn = []
+    for index, (path, areas, _) in enumerate(measured[:MOST_DRAWN]):
+        name = f"figures/areas_{index:02d}_{path.stem}.png"
+        draw_segmentation(areas.pixels, areas.labels, folder / name, path.name)
+        drawn.append(name)
+    shown = (
+        "name",
+        "patches",
+        "areas",
+        "global_exponent",
+        "local_exponent",
+        "information_gap",
+        "mean_patch_gap",
+    )
+    rows = [{key: report[key] for key in (*shown, "prediction")} for report in summary["photographs"]]
+    sections = [
+        Section(
+            "Information gap",
+            "Distribution of Δ_p over local patches. Above 0 the theory predicts that a patch first decouples from "
+            "the largest area and then finds its own; below 0, that it finds its own from the start.",
+            figures=["figures/gap.png"],
+            rows=rows,
+        ),
+        Section("Areas", "Patches of like appearance; the largest area is the global one.", figures=drawn),
+    ]
+    facts = {"Patch size (pixels)": patch_size, "Versions": summary["versions"]}
+    write_page(folder / "report.html", "Information gap of photographs", "", sections, command, facts)
+    write_json(folder / "summary.json", summary)
