@@ -11,8 +11,9 @@ import pyarrow as pa
 from mimlab.claims.claim import Claim, Verdict
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
+from mimlab.claims.surveys import SURVEY_CLAIMS, SurveyEvidence
 
-CLAIMS: tuple[Claim[Any], ...] = (*ROW_CLAIMS, *POINT_CLAIMS)
+CLAIMS: tuple[Claim[Any], ...] = (*ROW_CLAIMS, *POINT_CLAIMS, *SURVEY_CLAIMS)
 
 
 def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
@@ -37,6 +38,11 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
 def judge_points(evidence: PointsEvidence) -> list[Verdict]:
     """Verdicts on a series of runs."""
     return [verdict for claim in POINT_CLAIMS if (verdict := claim.judge(evidence)) is not None]
+
+
+def judge_survey(evidence: SurveyEvidence) -> list[Verdict]:
+    """Verdicts on many queries of photographs."""
+    return [verdict for claim in SURVEY_CLAIMS if (verdict := claim.judge(evidence)) is not None]
 
 
 def thresholds_table() -> str:
