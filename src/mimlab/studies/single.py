@@ -129,37 +129,51 @@ def _patch_at(world: World, point: tuple[float, float]) -> int:
     return patch_at(world.photograph, floor(point[0]), floor(point[1]))
 
 
-def write_simulation(simulation: Simulation, folder: Path, command: str) -> dict[str, list[str]]:
-    """Write a run's files into an existing folder; returns the figures drawn, by kind, relative to it."""
+def write_simulation(simulation: Simulation, folder: Path, command: str) -> None:
+    """Write a run's files into an existing folder, its figures and page among them."""
     from mimlab.report import simulation_page
+
+    figures = draw_simulation(simulation, folder)
+    simulation_page(folder / "report.html", simulation.summary, figures, command)
+    write_tables(simulation, folder)
+
+
+def write_tables(simulation: Simulation, folder: Path) -> None:
+    """Write a run's configuration, tables and, last, its summary."""
     from mimlab.runs.tables import write_json, write_table
 
     write_toml(folder / "config.toml", simulation.config)
     write_table(folder / "trajectory.parquet", simulation.trajectory)
     write_table(folder / "correlations.parquet", simulation.correlations)
-    figures = draw_simulation(simulation, folder)
-    simulation_page(folder / "report.html", simulation.summary, figures, command)
     write_json(folder / "summary.json", simulation.summary)
-    return figures
 
 
-def draw_simulation(simulation: Simulation, folder: Path) -> dict[str, list[str]]:
-    """The figures of a run, into ``folder``/figures; of many queries, those of the first MOST_DRAWN."""
-    from mimlab.report import draw_attention, draw_correlations, draw_excess_loss
+CURVES = ("correlations", "attention", "excess_loss")
+PHOTOGRAPH = ("photograph", "segmentation")
 
+
+def draw_simulation(
+    simulation: Simulation, folder: Path, kinds: Sequence[str] = (*CURVES, *PHOTOGRAPH)
+) -> dict[str, list[str]]:
+    """The figures of a run, into ``folder``/figures: curves of the first MOST_DRAWN queries and, where the world is a
+    photograph, its areas and the attention over it. Returns file names by kind, relative to ``folder``."""
+    from mimlab import report
+
+    draw = {
+        "correlations": report.draw_correlations,
+        "attention": report.draw_attention,
+        "excess_loss": report.draw_excess_loss,
+    }
     (folder / "figures").mkdir(exist_ok=True)
-    figures: dict[str, list[str]] = {"correlations": [], "attention": [], "excess_loss": []}
     table, summary = simulation.trajectory, simulation.summary
+    figures: dict[str, list[str]] = {}
     for facts in summary["queries"][:MOST_DRAWN]:
-        query, names = facts["query"], {kind: f"figures/{kind}_{facts['query']}.png" for kind in figures}
-        draw_correlations(
-            table, summary, folder / names["correlations"], query, facts["predicted_phi_global_at_half"]
-        )
-        draw_attention(table, summary, folder / names["attention"], query)
-        draw_excess_loss(table, summary, folder / names["excess_loss"], query)
-        for kind, name in names.items():
-            figures[kind].append(name)
-    if simulation.config.world.image is not None:
+        for kind in [kind for kind in kinds if kind in CURVES]:
+            name = f"figures/{kind}_{facts['query']}.png"
+            more = [facts["predicted_phi_global_at_half"]] if kind == "correlations" else []
+            draw[kind](table, summary, folder / name, facts["query"], *more)
+            figures.setdefault(kind, []).append(name)
+    if simulation.config.world.image is not None and "photograph" in kinds:
         figures |= _draw_photograph(simulation, folder)
     return figures
 

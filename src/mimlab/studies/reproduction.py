@@ -1,0 +1,247 @@
+"""``mimlab reproduce``: every claim, on the worlds of ``studies.worlds`` and on photographs, as one page.
+
+Jobs are independent and run in worker processes, one per core. Each draws its own figures and leaves its run
+directory under worlds/, so that the page can be checked against the tables.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+
+from mimlab.claims import Verdict, judge_points, judge_survey
+from mimlab.claims.points import exponents
+from mimlab.claims.surveys import SurveyEvidence
+from mimlab.dynamics.config import SimulationConfig
+from mimlab.dynamics.integrators import Progress
+from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.runs import RunDirectory, build, write_toml
+from mimlab.runs.tables import write_json, write_table
+from mimlab.studies import worlds
+from mimlab.studies.commands import command_for
+from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
+from mimlab.studies.single import draw_simulation, simulate_config, versions, write_tables
+from mimlab.studies.survey import SURVEY_SCHEMA, survey_config, survey_photograph, survey_queries
+from mimlab.world.photograph import bundled_photographs
+from mimlab.world.world import World
+
+SHOWN = ("rocket", "coffee")  # photographs over which attention is drawn: gaps above, and on both sides of, 0
+AGAIN = "mimlab reproduce --out runs/reproduce"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job leaves: verdict records, figures (relative to the page, with their description in the file), and the
+    statuses of its runs."""
+
+    job: str
+    verdicts: Sequence[dict[str, Any]] = ()
+    figures: dict[str, list[str]] = field(default_factory=dict)
+    statuses: Sequence[str] = ()
+    records: Sequence[dict[str, Any]] = ()
+
+
+Job = Callable[[Path], Outcome]
+
+
+def run_reproduce(
+    out: str | Path, *, overwrite: bool = False, command: str = AGAIN, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Judge every claim and write the run directory; return the summary, whose ``claims`` are the verdicts, each with
+    its world and what was expected there. Raises InputError where ``out`` cannot be had, before anything is run."""
+    began = perf_counter()
+    with RunDirectory(out, overwrite=overwrite) as folder:
+        for name in ("figures", "worlds"):
+            (folder / name).mkdir(exist_ok=True)
+        outcomes = run_jobs(jobs(), folder, progress)
+        photographs = [o for o in outcomes if o.job.startswith("photograph ")]
+        outcomes.append(_survey([record for o in photographs for record in o.records], folder))
+        verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts]
+        bad = [s for o in outcomes for s in o.statuses if s.startswith(("failed", "diverged"))]
+        summary = {
+            "status": bad[0] if bad else "finished",
+            "claims": verdicts,
+            "runs": {o.job: list(o.statuses) for o in outcomes if o.statuses},
+            "versions": versions(),
+            "seconds": perf_counter() - began,
+        }
+        _write_page(folder, outcomes, summary, command)
+        write_json(folder / "summary.json", summary)
+    return summary
+
+
+def jobs() -> list[Job]:
+    """All jobs, the longest first."""
+    series = [partial(_series, one) for one in sorted(worlds.SERIES, key=lambda s: s.name != "scale-sampled")]
+    photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
+    return [_area_sizes, *series, *photographs, *(partial(_run, one) for one in worlds.RUNS)]
+
+
+def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
+    """Run jobs in a process per core (in this process on a single core), in any order; outcomes in the given order."""
+    workers = min(len(os.sched_getaffinity(0)), len(work))
+    found: dict[int, Outcome] = {}
+
+    def done(index: int, outcome: Outcome) -> None:
+        found[index] = outcome
+        if progress is not None:
+            progress(len(found) / len(work), outcome.job)
+
+    if workers < 2:
+        for index, job in enumerate(work):
+            done(index, job(folder))
+        return [found[index] for index in range(len(work))]
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending = {pool.submit(job, folder): index for index, job in enumerate(work)}
+        try:
+            for future in as_completed(pending):
+                done(pending[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [found[index] for index in range(len(work))]
+
+
+def _records(
+    verdicts: Sequence[Verdict] | Sequence[dict[str, Any]],
+    label: str,
+    expected: str,
+    command: str,
+    figure: str | None,
+) -> list[dict[str, Any]]:
+    plain = [v.as_dict() if isinstance(v, Verdict) else v for v in verdicts]
+    return [v | {"world": label, "expected": expected, "command": command, "figure": figure} for v in plain]
+
+
+def _run(run: worlds.Run, folder: Path) -> Outcome:
+    config = build(SimulationConfig, run.config)
+    simulation = simulate_config(config)
+    home = folder / "worlds" / run.name
+    home.mkdir()
+    write_tables(simulation, home)
+    drawn = draw_simulation(simulation, home, run.figures)
+    figures = {kind: [f"worlds/{run.name}/{file}" for file in files] for kind, files in drawn.items()}
+    shown = {
+        "convergence": "excess_loss",
+        "final decay": "excess_loss",
+        "area-wide attention": "attention",
+        "monotone growth": "attention",
+    }
+    records = []
+    for verdict in simulation.summary["claims"]:
+        kind = shown.get(verdict["claim"], "correlations")
+        figure = figures.get(kind, [None])[0]
+        records += _records(
+            [verdict], run.label, run.expected, command_for(config, f"runs/{run.name}"), figure
+        )
+    return Outcome(run.name, records, figures, [simulation.summary["status"]])
+
+
+def _series(series: worlds.Series, folder: Path) -> Outcome:
+    from mimlab.report import draw_exponents
+
+    configs = configs_over(series.config, series.low, series.high, series.points)
+    simulations = [simulate_config(config) for config in configs]
+    points = [point_of(simulation) for simulation in simulations]
+    home = folder / "worlds" / series.name
+    home.mkdir()
+    write_table(home / "points.parquet", pa.Table.from_pylist(points, schema=POINTS_SCHEMA))
+    write_toml(home / "config.toml", configs[0])
+    evidence = evidence_of(configs[0], points, "patches")
+    figure = f"figures/{series.name}.png"
+    draw_exponents(list(curves(points)), exponents(evidence), folder / figure)
+    again = command_for(configs[0], f"runs/{series.name}").replace("simulate", "scale", 1)
+    again = again.replace(
+        f"--patches {configs[0].world.patches}",
+        f"--patches {series.low:g} {series.high:g} --points {series.points}",
+    )
+    records = _records(judge_points(evidence), series.label, series.expected, again, figure)
+    return Outcome(series.name, records, {"exponents": [figure]}, [s.summary["status"] for s in simulations])
+
+
+def _area_sizes(folder: Path) -> Outcome:
+    """Position correlations against the size of the own area, at one P."""
+    from mimlab.report import draw_exponents
+
+    patches = int(worlds.LOCAL_AND_LARGE["patches"])
+    large = round(patches ** worlds.LOCAL_AND_LARGE["global_exponent"])
+    points, statuses = [], []
+    for size in worlds.AREA_SIZES:
+        count, rest = divmod(patches - large, size)  # the global area takes what does not fill a local one
+        config = SimulationConfig(World(area_sizes=(large + rest, *[size] * count)))
+        simulation = simulate_config(config)
+        points.append(point_of(simulation) | {"own_area_rest": size - 1})
+        statuses.append(simulation.summary["status"])
+    evidence = evidence_of(config, points, "area_size")
+    line = evidence.line("upsilon_over_phi")
+    fit = {} if line is None else {"slope": line.slope, "low": line.low, "high": line.high}
+    figure, quantity, axis = "figures/area-sizes.png", "upsilon_over_phi", "own_area_rest"
+    plotted = [{axis: p[axis], "quantity": quantity, "value": p[quantity]} for p in points]
+    fits = [{"quantity": quantity, "predicted": -1.0, **fit}]
+    draw_exponents(plotted, fits, folder / figure, x=axis, x_label="other patches of the own area, C_a - 1")
+    label = f"P = {patches}, own areas of {worlds.AREA_SIZES[0]} to {worlds.AREA_SIZES[-1]} patches"
+    records = _records(judge_points(evidence), label, "Υ/Φ falls as 1/(C_a - 1)", AGAIN, figure)
+    return Outcome("area-sizes", records, {"exponents": [figure]}, statuses)
+
+
+def _photograph(name: str, path: str, folder: Path) -> Outcome:
+    figures: dict[str, list[str]] = {}
+    if name in SHOWN:
+        simulation = simulate_config(survey_config(path, survey_queries(World(image=path))[0]))
+        home = folder / "worlds" / f"photograph-{name}"
+        home.mkdir()
+        write_tables(simulation, home)
+        drawn = draw_simulation(simulation, home, ("photograph", "segmentation"))
+        figures = {
+            kind: [f"worlds/photograph-{name}/{file}" for file in files] for kind, files in drawn.items()
+        }
+    records = survey_photograph(path)
+    return Outcome(f"photograph {name}", figures=figures, records=records)
+
+
+def _survey(records: Sequence[dict[str, Any]], folder: Path) -> Outcome:
+    from mimlab.report import draw_survey
+
+    ratio = MaskedReconstruction().mask_ratio
+    write_table(folder / "photographs.parquet", pa.Table.from_pylist(list(records), schema=SURVEY_SCHEMA))
+    figure = "figures/survey.png"
+    draw_survey(records, folder / figure, ratio)
+    label = (
+        f"{len({r['image'] for r in records})} photographs, up to three local patches each, constant latents"
+    )
+    expected = "the gap orders patches; with 200 to 300 patches the boundary lies above Δ_p = 0"
+    verdicts = judge_survey(SurveyEvidence(records, ratio))
+    return Outcome("survey", _records(verdicts, label, expected, AGAIN, figure), {"survey": [figure]})
+
+
+def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, Any], command: str) -> None:
+    from mimlab.report import Section, reproduce_page
+
+    shown = [v | {"world": f"{v['world']} - expected: {v['expected']}"} for v in summary["claims"]]
+    pictures = {o.job: o.figures for o in outcomes if "photograph" in o.figures}
+    sections = [
+        Section(
+            f"Attention over a photograph: {job.removeprefix('photograph ')}",
+            "Where attention from the outlined patch goes at the start, at each phase's end and at the end of "
+            "training; each panel has its own scale. Below, the areas that the photograph was divided into.",
+            figures=[*figures["photograph"], *figures["segmentation"]],
+            command=AGAIN,
+        )
+        for job, figures in pictures.items()
+    ]
+    facts = {"Seconds": round(summary["seconds"], 1), "Versions": summary["versions"]}
+    lead = (
+        "Each claim of the theory of masked image modeling, judged on worlds where it should hold and on worlds where "
+        "it should not. Every verdict gives what was measured with its 95% interval, the threshold set before, and the "
+        "command that runs it again."
+    )
+    reproduce_page(folder / "report.html", shown, command, facts, lead, sections)
