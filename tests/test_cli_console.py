@@ -29,6 +29,7 @@ VERDICTS = [
         "low": -0.25,
         "high": -0.2,
         "threshold": "within 10%",
+        "expected": "two phases",
     },
     {"claim": "one phase", "verdict": "inconclusive", "value": None},
     {
@@ -74,11 +75,11 @@ def test_simulation_that_never_got_there(shown):
 
 def test_verdicts(shown):
     text = shown(show_verdicts, {"claims": VERDICTS})
-    assert "two phases Δ > 0 [a] −0.23 [−0.25, −0.2] within 10% holds" in text
+    assert "two phases −0.23 [−0.25, −0.2] within 10% Δ > 0 [a] two phases holds" in text
     assert "one phase – inconclusive" in text
     assert "convergence 10⁻¹² holds" in text
-    assert "claim world measured" in text
-    assert "claim measured" in shown(show_verdicts, {"claims": VERDICTS[1:]})
+    assert "claim measured threshold world expected verdict" in text
+    assert "claim measured threshold verdict" in shown(show_verdicts, {"claims": VERDICTS[1:]})
 
 
 def test_exponents(shown):
@@ -113,6 +114,10 @@ def test_gap(shown):
             "two_phase_share": None,
         },
     ]
-    text = shown(show_gap, {"photographs": photographs})
-    assert "coins 196 0.912 0.2 0.625 0.5 85% of local patches" in text
+    folder = {"photographs": 2, "local_patches": 110, "mean_patch_gap": 0.25, "two_phase_share": 0.75}
+    text = shown(show_gap, {"photographs": photographs, "folder": folder})
+    assert "coins 196 0.912 0.2 0.625 0.5 85%" in text
     assert "plain 196 1 – – – –" in text
+    assert "all 2 0.25 75%" in text
+    alone = {"photographs": 1, "local_patches": 0, "mean_patch_gap": None, "two_phase_share": None}
+    assert "all" not in shown(show_gap, {"photographs": photographs[1:], "folder": alone})

@@ -259,6 +259,13 @@ def test_help_shows_names_types_defaults_and_words(app, capsys, monkeypatch):
     assert "session" not in shown
 
 
+def test_a_command_may_have_defaults_of_its_own():
+    shown = {
+        flag.name: flag.default for flag in flags(Config, defaults={"place": {"law": {"low": 9}}, "seed": 8})
+    }
+    assert (shown["--law-low"], shown["--seed"], shown["--exponent"]) == (9, 8, 0.5)
+
+
 def test_json_is_all_that_stdout_holds(app, capsys):
     assert run(app, ["study", "--patches", "3", "--json", "--image", "a b.png"]) == 0
     said = capsys.readouterr()

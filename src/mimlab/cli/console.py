@@ -36,8 +36,8 @@ def show_simulation(console: Console, summary: Record) -> None:
 
 
 def show_gap(console: Console, result: Record) -> None:
-    """A row per photograph: its exponents and gaps, and the share of its local patches above 0."""
-    table = _table("photograph", "patches", "κc", "κs", "Δ", "mean Δ_p", "two phases predicted for")
+    """A row per photograph, and one for all: exponents, gaps, and the share of local patches with Δ_p > 0."""
+    table = _table("photograph", "patches", "κc", "κs", "Δ", "mean Δ_p", "Δ_p > 0")
     for record in result["photographs"]:
         measures = ("global_exponent", "local_exponent", "information_gap", "mean_patch_gap")
         share = record["two_phase_share"]
@@ -45,8 +45,16 @@ def show_gap(console: Console, result: Record) -> None:
             record["name"],
             format_number(record["patches"]),
             *(format_number(record[key], 3) for key in measures),
-            ABSENT if share is None else f"{share:.0%} of local patches",
+            ABSENT if share is None else f"{share:.0%}",
         )
+    whole = result["folder"]
+    if whole["photographs"] > 1 and whole["local_patches"]:
+        table.add_section()
+        gap, share = (
+            format_number(whole["mean_patch_gap"], 3),
+            f"{whole['two_phase_share']:.0%} of local patches",
+        )
+        table.add_row(f"all {whole['photographs']}", "", "", "", "", gap, share)
     console.print(table)
 
 
@@ -66,14 +74,14 @@ def show_verdicts(console: Console, summary: Record) -> None:
     verdicts = summary.get("claims", ())
     if not verdicts:
         return
-    worlds = any(record.get("world") for record in verdicts)
-    table = _table("claim", *(["world"] if worlds else []), "measured", "threshold", "verdict")
+    where = [name for name in ("world", "expected") if any(record.get(name) for record in verdicts)]
+    table = _table("claim", "measured", "threshold", *where, "verdict")
     for record in verdicts:
         table.add_row(
             record["claim"],
-            *([record.get("world") or ""] if worlds else []),
             format_interval(record.get("value"), record.get("low"), record.get("high"), digits=3),
             record.get("threshold") or "",
+            *(record.get(name) or "" for name in where),
             Text(record["verdict"], style=_COLOURS[record["verdict"]]),
         )
     console.print(table)

@@ -13,7 +13,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -82,21 +82,27 @@ class Flag:
         )
 
 
-def flags(cls: type, without: Sequence[str] = ()) -> list[Flag]:
-    """A flag for every key that holds a value and no table, but the keys `without`, as TOML writes them."""
+def flags(cls: type, without: Sequence[str] = (), defaults: Mapping[str, Any] | None = None) -> list[Flag]:
+    """A flag for every key that holds a value and no table.
+
+    Keys `without`, as TOML writes them, get none; `defaults` are a command's own, in place of the dataclass's.
+    """
     found = list(_walk(cls, (), MISSING, "", without))
     names = [flag.variable for flag in found]
     if len(set(names)) < len(names):
         raise ValueError(f"two keys of {cls.__name__} have one flag: {sorted(names)}")
-    return found
+    return [replace(flag, default=_at(defaults or {}, flag.key.path, flag.default)) for flag in found]
 
 
-def configured(cls: type, without: Sequence[str] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def configured(
+    cls: type, without: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Give a command CONFIG.toml and the flags of `cls`; its first argument is then the checked mapping.
 
-    The mapping holds what was given and no defaults: `mimlab.runs.build` makes the configuration of it.
+    The mapping holds what was given and no defaults, neither those of the dataclass nor a command's own
+    `defaults`, which are only shown: `mimlab.runs.build` makes the configuration of it.
     """
-    known = flags(cls, without)
+    known = flags(cls, without, defaults)
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         def run(config: Annotated[Path | None, _CONFIG] = None, /, **options: Any) -> int:
@@ -170,6 +176,14 @@ def _documentation(cls: type) -> tuple[dict[str, str], str]:
 
 def _plain(text: str | None) -> str:
     return " ".join((text or "").replace("``", "").split())
+
+
+def _at(mapping: Mapping[str, Any], path: tuple[str, ...], default: object) -> object:
+    """The value at a path of nested mappings."""
+    *tables, name = path
+    for table in tables:
+        mapping = mapping.get(table, {})
+    return mapping.get(name, default)
 
 
 def _nested(path: tuple[str, ...], value: object) -> Mapping[str, object]:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from mimlab.cli.console import show_gap
 from mimlab.cli.session import Session
+from mimlab.studies.photographs import run_gap
 
 
 def gap(
@@ -43,9 +45,6 @@ def gap(
     json
         Print the result as JSON on stdout, and nothing else.
     """
-    from mimlab.cli.console import show_gap
-    from mimlab.studies.photographs import run_gap
-
     with session.progress() as progress:
         result = run_gap(
             images,

@@ -5,7 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from mimlab.cli.console import show_verdicts
 from mimlab.cli.session import Session
+from mimlab.studies.reproduction import run_reproduce
 
 
 def reproduce(
@@ -34,9 +36,6 @@ def reproduce(
     json
         Print the verdicts as JSON on stdout, and nothing else.
     """
-    from mimlab.cli.console import show_verdicts
-    from mimlab.studies.reproduction import run_reproduce
-
     with session.progress() as progress:
         result = run_reproduce(out, overwrite=overwrite, command=session.command, progress=progress)
     return session.finish(result, show_verdicts, json=json, out=out)

@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from mimlab.cli.console import show_exponents
 from mimlab.cli.flags import configured
 from mimlab.cli.session import Session
 from mimlab.dynamics.config import SimulationConfig
+from mimlab.studies.scaling import DEFAULTS, run_scale
 
 
-@configured(SimulationConfig, without=("world.patches",))
+@configured(SimulationConfig, without=("world.patches",), defaults=DEFAULTS)
 def scale(
     mapping: Mapping[str, Any],
     *,
@@ -48,9 +50,6 @@ def scale(
     json
         Print the summary as JSON on stdout, and nothing else.
     """
-    from mimlab.cli.console import show_exponents
-    from mimlab.studies.scaling import run_scale
-
     low, high = patches
     with session.progress() as progress:
         result = run_scale(

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from mimlab.cli.console import show_simulation
 from mimlab.cli.flags import configured, pair
 from mimlab.cli.session import Session
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.runs import build
+from mimlab.studies.single import run_simulation
 
 
 @configured(SimulationConfig)
@@ -46,9 +48,6 @@ def simulate(
     json
         Print the summary as JSON on stdout, and nothing else.
     """
-    from mimlab.cli.console import show_simulation
-    from mimlab.studies.single import run_simulation
-
     config = build(SimulationConfig, mapping)
     with session.progress() as progress:
         simulation = run_simulation(
