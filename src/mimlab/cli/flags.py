@@ -1,18 +1,12 @@
 """Every key of a configuration as a flag, derived from the dataclass that states it: no second schema.
 
-A key's flag is its name (`mask_ratio` is `--mask-ratio`), below the first level with the names of its
-tables in front (`world.latent.low` is `--latent-low`); a key called `name` takes its table's
-(`objective.name` is `--objective`). Its help is its paragraph in the docstring of the dataclass. A flag
-overrides its key in CONFIG.toml.
-
-The text of a flag is read as whatever fits the key's type: a number (1e4 is a whole one), a list as JSON
-has it, a text. Keys that are lists take several values, apart or with commas between.
+Names and values of flags are the business of `mimlab.runs.flags`; here they become parameters of a command.
+A flag's help is its key's paragraph in the docstring of the dataclass. A flag overrides its key in
+CONFIG.toml.
 """
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import MISSING, dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
@@ -22,8 +16,8 @@ from cyclopts import Group, Parameter
 from docstring_parser import parse
 
 from mimlab.runs import InputError, check, merge, read_toml
-from mimlab.runs.config import fit
-from mimlab.runs.schema import Key, Mismatch, arms, convert, keys
+from mimlab.runs.flags import flag_name, read_flag, takes_several
+from mimlab.runs.schema import Key, arms, keys
 
 _CONFIG = Parameter(help="A TOML file; any flag below overrides its key.")
 _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL", Path: "PATH"}
@@ -38,37 +32,24 @@ class Flag:
     help: str
 
     @property
+    def name(self) -> str:
+        """The flag as it is typed."""
+        return flag_name(self.key)
+
+    @property
     def variable(self) -> str:
         """The flag as an identifier."""
-        *tables, name = self.key.path
-        below = tables[1:]
-        return "_".join(below or tables) if name == "name" and tables else "_".join([*below, name])
-
-    @property
-    def name(self) -> str:
-        return "--" + self.variable.replace("_", "-")
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the flag takes several values."""
-        return all(_is_tuple(arm) and not _is_tuple(get_args(arm)[0]) for arm in arms(self.key.type))
-
-    def value(self, texts: Sequence[str]) -> object:
-        """What was typed, as the key's type has it. Raises InputError where it does not fit."""
-        if not self.is_list:
-            return fit(self.key, _reading(texts[0], self.key.type), self.name)
-        item = get_args(arms(self.key.type)[0])[0]
-        items = [part for text in texts for part in text.split(",") if part]
-        return fit(self.key, [_reading(part, item) for part in items], self.name)
+        return self.name.lstrip("-").replace("-", "_")
 
     def parameter(self, tables: Sequence[str]) -> inspect.Parameter:
         """The flag as Cyclopts sees it: text, and None where it is not given. `tables` orders the help."""
+        several = takes_several(self.key)
         words = Parameter(
             name=self.name,
             help=self.help,
             metavar=_metavar(self.key.type),
             show_default=_shown(self.default) if self.default is not None else False,
-            consume_multiple=1 if self.is_list else None,
+            consume_multiple=1 if several else None,
             negative=(),
         )
         if len(self.key.path) > 1:
@@ -76,7 +57,7 @@ class Flag:
             words = Parameter.combine(
                 words, Parameter(group=Group(table.title(), sort_key=tables.index(table)))
             )
-        kind = list[str] | None if self.is_list else str | None
+        kind = list[str] | None if several else str | None
         return inspect.Parameter(
             self.variable, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, words]
         )
@@ -85,7 +66,8 @@ class Flag:
 def flags(cls: type, without: Sequence[str] = (), defaults: Mapping[str, Any] | None = None) -> list[Flag]:
     """A flag for every key that holds a value and no table.
 
-    Keys `without`, as TOML writes them, get none; `defaults` are a command's own, in place of the dataclass's.
+    Keys `without`, as TOML writes them, get none; `defaults` are a command's own, in place of the
+    dataclass's.
     """
     found = list(_walk(cls, (), MISSING, "", without))
     names = [flag.variable for flag in found]
@@ -108,9 +90,9 @@ def configured(
         def run(config: Annotated[Path | None, _CONFIG] = None, /, **options: Any) -> int:
             mapping = {} if config is None else check(cls, read_toml(config), str(config))
             for flag in known:
-                texts = options.pop(flag.variable, None)
-                if texts is not None:
-                    value = flag.value([texts] if isinstance(texts, str) else texts)
+                words = options.pop(flag.variable, None)
+                if words is not None:
+                    value = read_flag(flag.key, [words] if isinstance(words, str) else words)
                     mapping = merge(mapping, _nested(flag.key.path, value))
             return command(mapping, **options)
 
@@ -146,7 +128,7 @@ def _walk(
     for key in keys(cls, path):
         if str(key) in without:
             continue
-        default = getattr(built, key.name) if built is not MISSING else _default(key)
+        default = getattr(built, key.name) if built is not MISSING else key.default
         words = paragraphs.get(key.name) or summary or text
         if key.table is not None:
             yield from _walk(key.table, key.path, default, words, without)
@@ -154,12 +136,6 @@ def _walk(
         flag = Flag(key, None if default is MISSING else default, words)
         first = said.setdefault(words, flag.name) if words else flag.name
         yield flag if first == flag.name else Flag(key, flag.default, f"See {first}.")
-
-
-def _default(key: Key) -> object:
-    if key.field.default_factory is not MISSING:
-        return key.field.default_factory()
-    return key.field.default
 
 
 def _documentation(cls: type) -> tuple[dict[str, str], str]:
@@ -192,35 +168,14 @@ def _nested(path: tuple[str, ...], value: object) -> Mapping[str, object]:
     return value  # type: ignore[return-value]
 
 
-def _reading(text: str, hint: Any) -> object:
-    """The first reading of a text that fits a type; the text itself where none does."""
-    for read in (int, float, _json, str):
-        with suppress(ValueError, Mismatch):
-            value = read(text)
-            convert(value, hint)
-            return value
-    return text
-
-
-def _json(text: str) -> object:
-    value = json.loads(text)
-    if value is None:
-        raise Mismatch  # null is how a key is left out, not a value
-    return value
-
-
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(_shown(item) for item in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _is_tuple(hint: Any) -> bool:
-    return get_origin(hint) is tuple
-
-
 def _metavar(hint: Any) -> str:
     """The kinds of value that a type takes; one kind stands also for a list of it."""
-    if _is_tuple(hint):
+    if get_origin(hint) is tuple:
         return _metavar(get_args(hint)[0])
     return "|".join(dict.fromkeys(_METAVARS.get(arm) or _metavar(arm) for arm in arms(hint)))

@@ -8,7 +8,7 @@ in `mimlab.runs.schema`.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import MISSING, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +79,7 @@ def fit(key: Key, value: object, name: str) -> object:
 def _make(cls: type[T], mapping: Mapping[str, object], where: str, path: tuple[str, ...]) -> T:
     values = dict(mapping)
     for key in keys(cls, path):
-        if key.name not in values and key.required:
+        if key.name not in values and key.default is MISSING:
             if key.table is None:
                 raise InputError(f"{where}: {key} is missing; it is {describe(key.type)}")
             values[key.name] = {}  # its own checks say what the table needs

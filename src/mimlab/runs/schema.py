@@ -41,8 +41,10 @@ class Key:
         return self.path[-1]
 
     @property
-    def required(self) -> bool:
-        return self.field.default is MISSING and self.field.default_factory is MISSING
+    def default(self) -> Any:
+        """What the key has where it is not given; `MISSING` where it must be."""
+        factory = self.field.default_factory
+        return self.field.default if factory is MISSING else factory()
 
     def __str__(self) -> str:
         """The path as TOML writes it."""
