@@ -6,7 +6,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from mimlab.report import draw_attention_on_photograph, draw_exponents, draw_gap, draw_segmentation
+from mimlab.report import (
+    draw_attention_on_photograph,
+    draw_exponents,
+    draw_gap,
+    draw_segmentation,
+    draw_survey,
+)
 from mimlab.report.photographs import attention_colours
 
 PATCHES = np.geomspace(1e4, 1e12, 9)
@@ -79,6 +85,96 @@ def test_each_quantity_has_a_panel_and_missing_values_none(tmp_path):
 def test_too_little_for_a_line_is_no_error(given, tmp_path):
     figure = draw_exponents(given, [], tmp_path / "e.png")
     assert not any("slope" in label for axes in figure.axes for label in lines(axes))
+
+
+def test_another_key_can_stand_on_the_horizontal_axis_and_a_ratio_has_no_unit(tmp_path):
+    ratios = [{"rest": rest, "quantity": "upsilon_over_phi", "value": 2.0 / rest} for rest in (3, 7, 15, 31)]
+    fit = {"quantity": "upsilon_over_phi", "slope": -1.0, "low": -1.1, "high": -0.9, "predicted": -1.0}
+    label = "other patches, $C_a - 1$"
+    (axes,) = draw_exponents(ratios[::-1], [fit], tmp_path / "e.png", x="rest", x_label=label).axes
+    drawn = lines(axes)
+    assert list(drawn["runs"].get_xdata()) == [3, 7, 15, 31]
+    assert slope_of(drawn["theory: slope −1"]) == pytest.approx(-1.0)
+    np.testing.assert_allclose(drawn["fit: slope −1 [−1.1, −0.9]"].get_ydata()[[0, -1]], [2 / 3, 2 / 31])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (label, "largest |Υ| / Φ own")
+    assert description(tmp_path / "e.png") == (
+        "largest |Υ| / Φ own against other patches, C_a - 1, both logarithmic: from 0.6667 at 3 to 0.06452 at 31; "
+        "fitted slope −1 [−1.1, −0.9], theory −1."
+    )
+
+
+def query_record(gap, rates, depth, patches=256):
+    return {
+        "image": "a.png",
+        "patches": patches,
+        "area_size": 8,
+        "patch_gap": gap,
+        "first_rates": rates,
+        "phi_global_at_half": depth,
+        "attention_own": 0.99,
+        "half_time": None if depth is None else 70.0,
+    }
+
+
+SURVEY = [
+    query_record(-0.2, 0.1, -0.15),
+    query_record(0.1, 0.6, -0.3),
+    query_record(0.3, 1.4, -0.7, patches=196),
+    query_record(0.6, 6.0, None),
+    query_record(0.7, None, -1.5),
+]
+
+
+def dots(axes, label):
+    return np.transpose(lines(axes)[label].get_data()).tolist()
+
+
+def test_survey_draws_each_query_by_its_phases(tmp_path):
+    left, right = draw_survey(SURVEY, tmp_path / "s.png", 0.75).axes
+    assert dots(left, "one phase") == [[-0.2, -0.15], [0.1, -0.3]]
+    assert dots(left, "two phases") == [[0.3, -0.7]]
+    assert dots(left, "first rates not measured") == [[0.7, -1.5]]
+    assert dots(right, "one phase") == [[-0.2, 0.1], [0.1, 0.6]]
+    assert dots(right, "two phases") == [[0.3, 1.4], [0.6, 6.0]]
+    shapes = {
+        lines(axes)[f"{n} phase{'s' * (n == 'two')}"].get_marker()
+        for axes in (left, right)
+        for n in ("one", "two")
+    }
+    assert shapes == {"o", "v"}
+    assert right.get_yscale() == "log"
+    assert dots(right, "boundary of the phases") == [[0.0, 1.0], [1.0, 1.0]]
+
+
+def test_survey_draws_the_theory_of_the_median_number_of_patches(tmp_path):
+    figure = draw_survey(SURVEY, tmp_path / "s.png", 0.6)
+    left, right = (np.transpose(dots(axes, "theory, P = 256")) for axes in figure.axes)
+    np.testing.assert_allclose(right[1], 0.4 * 256 ** right[0])
+    np.testing.assert_allclose(left[1], -0.5 * np.log(1 + 0.8 * 256 ** left[0]))
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(named) == len(set(named)) and "theory, P = 256" in named
+
+
+def test_survey_tells_what_it_shows(tmp_path):
+    draw_survey(SURVEY, tmp_path / "s.png", 0.75)
+    text = description(tmp_path / "s.png")
+    for said in (
+        "5 local queries of photographs",
+        "from −0.2 to 0.7",
+        "between −1.5 and −0.15",
+        "1 never reached half attention",
+        "2 of 4 are above 1 (two phases)",
+        "The sign of Δ_p tells 3 of these right, (1-γ) P^Δ_p against 1 4.",
+    ):
+        assert said in text
+
+
+@pytest.mark.parametrize("queries", [[], [query_record(0.1, None, None)], [query_record(0.1, 0.0, None)]])
+def test_a_survey_of_nothing_measured_says_so(queries, tmp_path):
+    left, right = draw_survey(queries, tmp_path / "s.png", 0.75).axes
+    for axes in (left, right):
+        assert [text.get_text() for text in axes.texts] == ["no finite value"]
+    assert description(tmp_path / "s.png")
 
 
 def gap_report(name, pairs, paper=0.1):

@@ -1,4 +1,6 @@
-"""Figures of how a time grows with the number of patches: points, the fitted power, the powers foretold.
+"""Figures of how a quantity grows as a power of another: points, the fitted power, the powers foretold.
+
+Mostly a time against the number of patches; the ratio of correlations against the size of an area, too.
 
 A fit is passed as its slope and interval; the line is drawn through the centre of the points (the mean of
 both logarithms), as a least-squares line in these two variables runs. A fit in another variable, say P/C_a,
@@ -16,32 +18,42 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, YAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from mimlab.report.numbers import format_interval, format_number
 from mimlab.report.style import COLOURS, FAINT, new_figure, note, save, styled
 
-_LABELS = {"half_time": "half time", "final_stage": "time to the final stage"}
+_TIMES = {"half_time": "half time", "final_stage": "time to the final stage"}
+_RATIOS = {"upsilon_over_phi": "largest |Υ| / Φ own"}
 _RISE = 0.09  # of a guide above the fit or the guide below it, as a share of the points' range
 
 
 def draw_exponents(
-    points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], path: str | Path
+    points: Sequence[Mapping[str, Any]],
+    fits: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    x: str = "patches",
+    x_label: str = "patches P",
 ) -> Figure:
-    """Each quantity against P, a panel each, with its fit and the slopes it is compared with.
+    """Each quantity against P, or against another key of the points, a panel each, with its fit and the slopes it is
+    compared with.
 
     Parameters
     ----------
     points
-        Records with `patches` (> 0), `quantity` ("half_time", "final_stage" or another name), `value` (time
-        in units of learning rate × steps). A value that is null, not finite or not positive is left out.
+        Records with `patches` (or what `x` names; > 0), `quantity` and `value`: "half_time" and "final_stage"
+        are times in units of learning rate × steps, "upsilon_over_phi" and any other quantity has no unit. A
+        value that is null, not finite or not positive is left out.
     fits
         Records with `quantity`, `slope`, `low`, `high` (its interval), `predicted` (the theory's slope) and
         `bound` (the paper's upper bound on it); each but the first may be null or absent.
     path
         PNG to write. The figure is returned.
+    x, x_label
+        The key of a point that stands on the horizontal axis, and what it is called there.
     """
     fitted = {fit["quantity"]: fit for fit in fits}
     quantities = list(dict.fromkeys([*(point["quantity"] for point in points), *fitted]))
@@ -54,50 +66,64 @@ def draw_exponents(
         for place, quantity in enumerate(quantities, start=1):
             axes = figure.add_subplot(ceil(len(quantities) / columns), columns, place)
             chosen = [point for point in points if point["quantity"] == quantity]
-            words.append(_panel(axes, quantity, chosen, fitted.get(quantity, {})))
+            words.append(_panel(axes, quantity, chosen, fitted.get(quantity, {}), x, x_label))
         save(figure, path, " ".join(words) or "Exponents: no points.")
     return figure
 
 
-def _panel(axes: Axes, quantity: str, points: Sequence[Mapping[str, Any]], fit: Mapping[str, Any]) -> str:
-    name = _LABELS.get(quantity, quantity.replace("_", " "))
+def _panel(
+    axes: Axes,
+    quantity: str,
+    points: Sequence[Mapping[str, Any]],
+    fit: Mapping[str, Any],
+    x: str,
+    x_label: str,
+) -> str:
+    """Draw one quantity; returns the panel in words."""
+    name = _TIMES.get(quantity) or _RATIOS.get(quantity) or quantity.replace("_", " ")
     colour = COLOURS.get(quantity, COLOURS["own"])
-    axes.set_xlabel("patches P")
-    axes.set_ylabel(f"{name}\n(learning rate × steps)")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(f"{name}\n(learning rate × steps)" if quantity in _TIMES else name)
+    subject = f"{name} against {x_label.replace('$', '')}"
     usable = [p for p in points if p["value"] is not None and np.isfinite(p["value"]) and p["value"] > 0]
     if not usable:
         note(axes, "no finite value")
-        return f"{name} against the number of patches: no finite value."
-    usable.sort(key=lambda point: point["patches"])
-    patches, values = (np.array([float(p[key]) for p in usable]) for key in ("patches", "value"))
+        return f"{subject}: no finite value."
+    usable.sort(key=lambda point: point[x])
+    places, values = (np.array([float(p[key]) for p in usable]) for key in (x, "value"))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=6))
-    axes.yaxis.set_major_locator(LogLocator(numticks=7))
-    axes.minorticks_off()
-    axes.plot(patches, values, "o", color=colour, markersize=5.5, label="runs", zorder=3)
+    axes.plot(places, values, "o", color=colour, markersize=5.5, label="runs", zorder=3)
     if len(usable) > 1:
         axes.set_ylim(*_limits(values))
-        _lines(axes, patches, values, fit, colour)
+        _lines(axes, places, values, fit, colour)
+    _ticks(axes.xaxis, places)
+    _ticks(axes.yaxis, values)
     axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.2), fontsize=10.5, handlelength=1.6)
-    first, last = (f"{format_number(values[i])} at {format_number(patches[i])} patches" for i in (0, -1))
-    return (
-        f"{name} against the number of patches, both logarithmic: from {first} to {last}; "
-        f"fitted slope {_slope(fit)}, theory {format_number(fit.get('predicted'), 3)}, "
-        f"the paper's bound {format_number(fit.get('bound'), 3)}."
-    )
+    first, last = (f"{format_number(values[i])} at {format_number(places[i])}" for i in (0, -1))
+    return f"{subject}, both logarithmic: from {first} to {last}; {_slopes(fit)}."
+
+
+def _ticks(axis: Axis, values: NDArray[np.float64]) -> None:
+    """Powers of ten; with less than two decades, 2 and 5 times them as well, all as plain numbers."""
+    if values.max() < 100 * values.min() and values.min() > 1e-3 and values.max() < 1e4:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value, 2)))
+    else:
+        axis.set_major_locator(LogLocator(numticks=7 if isinstance(axis, YAxis) else 6))
+    axis.set_minor_locator(NullLocator())
 
 
 def _lines(
     axes: Axes,
-    patches: NDArray[np.float64],
+    places: NDArray[np.float64],
     values: NDArray[np.float64],
     fit: Mapping[str, Any],
     colour: str,
 ) -> None:
     """The fit and its interval through the points' centre; the guides, from above the first."""
-    along = np.geomspace(patches[0], patches[-1], 50)
-    centre = float(np.exp(np.log(patches).mean())), float(np.exp(np.log(values).mean()))
+    along = np.geomspace(places[0], places[-1], 50)
+    centre = float(np.exp(np.log(places).mean())), float(np.exp(np.log(values).mean()))
 
     def power(slope: float, through: tuple[float, float] = centre) -> NDArray[np.float64]:
         heights: NDArray[np.float64] = through[1] * (along / through[0]) ** slope
@@ -117,7 +143,7 @@ def _lines(
             foot *= float(rise**_RISE)
             text = f"{label}: slope {format_number(fit[key], 3)}"
             axes.plot(
-                along, power(fit[key], (patches[0], foot)), style, color=FAINT, linewidth=1.5, label=text
+                along, power(fit[key], (places[0], foot)), style, color=FAINT, linewidth=1.5, label=text
             )
 
 
@@ -125,6 +151,15 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
     """The points' range with room for guides: a steep one leaves the axes rather than flatten the points."""
     span = max(float(np.log(values.max() / values.min())), 1.0)
     return float(values.min() * np.exp(-0.12 * span)), float(values.max() * np.exp(0.3 * span))
+
+
+def _slopes(fit: Mapping[str, Any]) -> str:
+    """What is known of the slope and of what it is compared with, in words."""
+    known = [f"fitted slope {_slope(fit)}"] if fit.get("slope") is not None else ["no fit"]
+    for key, words in (("predicted", "theory"), ("bound", "the paper's bound")):
+        if fit.get(key) is not None:
+            known.append(f"{words} {format_number(fit[key], 3)}")
+    return ", ".join(known)
 
 
 def _slope(fit: Mapping[str, Any]) -> str:

@@ -41,6 +41,12 @@ FIGURES = {
         "Information gap",
         "The information gap of each local patch: below 0 the theory predicts one phase, above it two.",
     ),
+    "survey": (
+        "Local patches of photographs",
+        "Local queries of photographs against their information gap. Left, how deep the largest area was pushed down "
+        "at half attention; right, how fast it falls at first over how fast the own area rises: above 1, two phases. "
+        "The theory's boundary between one phase and two is where its line crosses 1, right of Δ_p = 0.",
+    ),
 }
 
 _STATUS = {
