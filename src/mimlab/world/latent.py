@@ -79,7 +79,7 @@ class Latent:
         if self.atoms is not None:
             return float(self.probabilities() @ np.asarray(self.atoms) ** order)
         low, high = self.support
-        return float((high ** (order + 1) - low ** (order + 1)) / ((order + 1) * (high - low)))
+        return sum(low**i * high ** (order - i) for i in range(order + 1)) / (order + 1)  # no cancellation
 
     @property
     def mean(self) -> float:
