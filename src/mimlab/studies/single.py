@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import floor
 from pathlib import Path
@@ -159,7 +159,7 @@ def draw_simulation(
     photograph, its areas and the attention over it. Returns file names by kind, relative to ``folder``."""
     from mimlab import report
 
-    draw = {
+    draw: dict[str, Callable[..., object]] = {
         "correlations": report.draw_correlations,
         "attention": report.draw_attention,
         "excess_loss": report.draw_excess_loss,
