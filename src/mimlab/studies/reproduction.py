@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from mimlab.claims import Verdict, judge_points, judge_survey
+from mimlab.claims.catalogue import CLAIMS
 from mimlab.claims.points import exponents
 from mimlab.claims.surveys import SurveyEvidence
 from mimlab.dynamics.config import SimulationConfig
@@ -29,7 +31,13 @@ from mimlab.runs.tables import write_json, write_table
 from mimlab.studies import worlds
 from mimlab.studies.commands import command_for
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
-from mimlab.studies.single import draw_simulation, simulate_config, versions, write_tables
+from mimlab.studies.single import (
+    Simulation,
+    draw_simulation,
+    simulate_config,
+    versions,
+    write_tables,
+)
 from mimlab.studies.survey import SURVEY_SCHEMA, survey_config, survey_photograph, survey_queries
 from mimlab.world.photograph import bundled_photographs
 from mimlab.world.world import World
@@ -65,7 +73,8 @@ def run_reproduce(
         outcomes = run_jobs(jobs(), folder, progress)
         photographs = [o for o in outcomes if o.job.startswith("photograph ")]
         outcomes.append(_survey([record for o in photographs for record in o.records], folder))
-        verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts]
+        order = {claim.name: place for place, claim in enumerate(CLAIMS)}
+        verdicts = sorted((v for o in outcomes for v in o.verdicts), key=lambda v: order[v["claim"]])
         bad = [s for o in outcomes for s in o.statuses if s.startswith(("failed", "diverged"))]
         summary = {
             "status": bad[0] if bad else "finished",
@@ -100,26 +109,50 @@ def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None
         for index, job in enumerate(work):
             done(index, job(folder))
         return [found[index] for index in range(len(work))]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _leave_interrupts_to_the_parent) as pool:
         pending = {pool.submit(job, folder): index for index, job in enumerate(work)}
         try:
             for future in as_completed(pending):
                 done(pending[future], future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
             raise
     return [found[index] for index in range(len(work))]
 
 
-def _records(
-    verdicts: Sequence[Verdict] | Sequence[dict[str, Any]],
-    label: str,
-    expected: str,
-    command: str,
-    figure: str | None,
-) -> list[dict[str, Any]]:
-    plain = [v.as_dict() if isinstance(v, Verdict) else v for v in verdicts]
-    return [v | {"world": label, "expected": expected, "command": command, "figure": figure} for v in plain]
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where verdicts were reached: short name of the world, what it is, the verdicts expected there besides "holds",
+    and the command that runs it again."""
+
+    world: str
+    label: str
+    expected: Mapping[str, str]
+    command: str = AGAIN
+
+    def records(
+        self, verdicts: Iterable[Verdict | dict[str, Any]], figure: str | None
+    ) -> list[dict[str, Any]]:
+        """Verdicts as plain data, with their setting and the figure that shows them."""
+        plain = [v.as_dict() if isinstance(v, Verdict) else v for v in verdicts]
+        return [
+            v
+            | {
+                "world": self.world,
+                "label": self.label,
+                "expected": self.expected.get(v["claim"], "holds"),
+                "command": self.command,
+                "figure": figure,
+            }
+            for v in plain
+        ]
 
 
 def _run(run: worlds.Run, folder: Path) -> Outcome:
@@ -128,21 +161,18 @@ def _run(run: worlds.Run, folder: Path) -> Outcome:
     home = folder / "worlds" / run.name
     home.mkdir()
     write_tables(simulation, home)
-    drawn = draw_simulation(simulation, home, run.figures)
-    figures = {kind: [f"worlds/{run.name}/{file}" for file in files] for kind, files in drawn.items()}
+    figures = _drawn(simulation, home, run.figures)
     shown = {
         "convergence": "excess_loss",
         "final decay": "excess_loss",
         "area-wide attention": "attention",
         "monotone growth": "attention",
     }
+    setting = Setting(run.name, run.label, run.expected, command_for(config, f"runs/{run.name}"))
     records = []
     for verdict in simulation.summary["claims"]:
-        kind = shown.get(verdict["claim"], "correlations")
-        figure = figures.get(kind, [None])[0]
-        records += _records(
-            [verdict], run.label, run.expected, command_for(config, f"runs/{run.name}"), figure
-        )
+        files = figures.get(shown.get(verdict["claim"], "correlations"))
+        records += setting.records([verdict], files[0] if files else None)
     return Outcome(run.name, records, figures, [simulation.summary["status"]])
 
 
@@ -164,8 +194,16 @@ def _series(series: worlds.Series, folder: Path) -> Outcome:
         f"--patches {configs[0].world.patches}",
         f"--patches {series.low:g} {series.high:g} --points {series.points}",
     )
-    records = _records(judge_points(evidence), series.label, series.expected, again, figure)
+    records = Setting(series.name, series.label, series.expected, again).records(
+        judge_points(evidence), figure
+    )
     return Outcome(series.name, records, {"exponents": [figure]}, [s.summary["status"] for s in simulations])
+
+
+def _drawn(simulation: Simulation, home: Path, kinds: Sequence[str]) -> dict[str, list[str]]:
+    """Figures of a run in worlds/, by kind, relative to the page."""
+    drawn = draw_simulation(simulation, home, kinds)
+    return {kind: [f"worlds/{home.name}/{file}" for file in files] for kind, files in drawn.items()}
 
 
 def _area_sizes(folder: Path) -> Outcome:
@@ -188,8 +226,9 @@ def _area_sizes(folder: Path) -> Outcome:
     plotted = [{axis: p[axis], "quantity": quantity, "value": p[quantity]} for p in points]
     fits = [{"quantity": quantity, "predicted": -1.0, **fit}]
     draw_exponents(plotted, fits, folder / figure, x=axis, x_label="other patches of the own area, C_a - 1")
-    label = f"P = {patches}, own areas of {worlds.AREA_SIZES[0]} to {worlds.AREA_SIZES[-1]} patches"
-    records = _records(judge_points(evidence), label, "Υ/Φ falls as 1/(C_a - 1)", AGAIN, figure)
+    sizes = f"{worlds.AREA_SIZES[0]} to {worlds.AREA_SIZES[-1]}"
+    label = f"P = {patches}, own areas of {sizes} patches, constant latents: Υ/Φ ≈ 1/(C_a - 1)"
+    records = Setting("area-sizes", label, {}).records(judge_points(evidence), figure)
     return Outcome("area-sizes", records, {"exponents": [figure]}, statuses)
 
 
@@ -200,10 +239,7 @@ def _photograph(name: str, path: str, folder: Path) -> Outcome:
         home = folder / "worlds" / f"photograph-{name}"
         home.mkdir()
         write_tables(simulation, home)
-        drawn = draw_simulation(simulation, home, ("photograph", "segmentation"))
-        figures = {
-            kind: [f"worlds/photograph-{name}/{file}" for file in files] for kind, files in drawn.items()
-        }
+        figures = _drawn(simulation, home, PHOTOGRAPH)
     records = survey_photograph(path)
     return Outcome(f"photograph {name}", figures=figures, records=records)
 
@@ -215,18 +251,16 @@ def _survey(records: Sequence[dict[str, Any]], folder: Path) -> Outcome:
     write_table(folder / "photographs.parquet", pa.Table.from_pylist(list(records), schema=SURVEY_SCHEMA))
     figure = "figures/survey.png"
     draw_survey(records, folder / figure, ratio)
-    label = (
-        f"{len({r['image'] for r in records})} photographs, up to three local patches each, constant latents"
-    )
-    expected = "the gap orders patches; with 200 to 300 patches the boundary lies above Δ_p = 0"
-    verdicts = judge_survey(SurveyEvidence(records, ratio))
-    return Outcome("survey", _records(verdicts, label, expected, AGAIN, figure), {"survey": [figure]})
+    images = len({record["image"] for record in records})
+    label = f"{images} photographs, up to three local patches each, constant latents: the gap orders patches"
+    setting = Setting("photographs", label, worlds.PHOTOGRAPHS_EXPECTED)
+    verdicts = setting.records(judge_survey(SurveyEvidence(records, ratio)), figure)
+    return Outcome("survey", verdicts, {"survey": [figure]})
 
 
 def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, Any], command: str) -> None:
     from mimlab.report import Section, reproduce_page
 
-    shown = [v | {"world": f"{v['world']} - expected: {v['expected']}"} for v in summary["claims"]]
     pictures = {o.job: o.figures for o in outcomes if "photograph" in o.figures}
     sections = [
         Section(
@@ -244,4 +278,4 @@ def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, An
         "it should not. Every verdict gives what was measured with its 95% interval, the threshold set before, and the "
         "command that runs it again."
     )
-    reproduce_page(folder / "report.html", shown, command, facts, lead, sections)
+    reproduce_page(folder / "report.html", summary["claims"], command, facts, lead, sections)
