@@ -286,13 +286,13 @@ def test_cells_name_a_patch_of_theirs(layout: Layout) -> None:
 
 
 def test_areas_alike_are_tied_whatever_their_number() -> None:
-    """P = 10^12: five unknowns for a global query, seven for a local one, as theory section 4 counts."""
+    """Five unknowns for a global query, seven for a local one, as theory section 4 counts; nine where sizes differ."""
     layout = mimlab.World(area_sizes=(10**6, *[100] * 50)).layout()
     assert row_of(layout, 0, MANY).size == 5
     assert row_of(layout, 10**6 + 250, MANY).size == 7
     vast = mimlab.World(patches=10**12, global_exponent=0.9, local_exponent=0.3).layout()
     row = row_of(vast, 10**12 - 1, MANY)
-    assert row.size == 9  # the remainder makes areas of a second size
+    assert row.size == 9
     assert row.upsilon_tied.sum() == 10**12
 
 
@@ -356,8 +356,7 @@ def test_merged_areas_move_as_unlumped_ones(query: int) -> None:
     merging, keeping = (sampled_replicates(row, latent, 20, 64, 5, reach)[3] for reach in (2.0, 1e6))
     assert merging[0].merged is not None and keeping[0].merged is None
     counts, z = keeping[0].counts, keeping[0].z  # columns: own, then areas in the row's order
-    areas = [int(layout.partitions[0].area_of(query)), *(a for a in range(13))]
-    areas = list(dict.fromkeys(areas))
+    areas = list(dict.fromkeys([layout.partitions[0].area_of(query), *range(13)]))
     plain = unlumped_row(layout, query)
     labels = layout.partitions[0].all_labels()
     seen = np.zeros((len(counts), layout.patches))
@@ -382,10 +381,9 @@ def test_merged_areas_move_as_unlumped_ones(query: int) -> None:
         own=int(labels[query]),
         solvable=keeping[0].solvable,
     )
-    # Which patches of an area are visible is a draw among equals: only their sums can agree.
+    # Which of an area's patches are visible is drawn among equals: only sums can agree.
     state = np.random.default_rng(1).normal(size=row.size)
-    objectives = [RowObjective(row, merging, 0.7), RowObjective(row, keeping, 0.7)]
-    merged, kept = (objective.evaluate(state) for objective in objectives)
+    merged, kept = (RowObjective(row, draws, 0.7) for draws in (merging, keeping))
     full = RowObjective(plain, (apart,), 0.7).evaluate(expanded(layout, row, state))
     phis, positions = unknowns(layout, row)
     total = np.concatenate(
@@ -395,8 +393,8 @@ def test_merged_areas_move_as_unlumped_ones(query: int) -> None:
             np.bincount(positions, np.delete(full.velocity[13:], 0), minlength=len(row.upsilon_tied))[1:],
         ]
     )
-    for found in (merged, kept):
+    for found in (merged.evaluate(state), kept.evaluate(state)):
         assert found.loss == pytest.approx(full.loss, rel=1e-10)
         assert found.attention_own == pytest.approx(full.attention_own, rel=1e-10)
         assert found.attention_global == pytest.approx(full.attention_global, rel=1e-10)
-        np.testing.assert_allclose(found.velocity * objectives[0].tied, total, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(found.velocity * kept.tied, total, rtol=0, atol=1e-11)

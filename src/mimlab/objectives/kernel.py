@@ -88,9 +88,11 @@ class RowObjective:
 def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Evaluation:
     """One view's expectations; velocity is the total over tied entries, attention not yet divided by P(solvable)."""
     z, own, weight, upsilon, merged = draws.z, draws.own, draws.weight, draws.cell_upsilon, draws.merged
-    logit = z * Phi[draws.phi]
     position = np.exp(Upsilon - Upsilon.max())
-    shift = np.maximum(logit.max(axis=1), 0.0)  # of each draw: no exponent exceeds 0
+    base = draws.counts * position[upsilon]  # per cell
+    column = base if draws.starts is None else np.add.reduceat(base, draws.starts, axis=1)
+    logit = np.where(column > 0, z * Phi[draws.phi], 0.0)  # where nothing is visible, there is no feature
+    shift = np.maximum(logit.max(axis=1), 0.0)  # of each draw: no exponent exceeds 0, one is 0
     if merged is not None:
         merged_logit = merged.z * Phi[merged.phi]
         merged_shift = max(0.0, float(merged_logit.max()))
@@ -99,8 +101,6 @@ def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Eval
     feature = np.exp(logit - shift[:, None])
     hidden = np.exp(-shift)  # a masked patch has no feature
 
-    base = draws.counts * position[upsilon]  # per cell
-    column = base if draws.starts is None else np.add.reduceat(base, draws.starts, axis=1)
     mass = column * feature
     Z = mass.sum(axis=1) + (draws.masked @ position) * hidden
     if merged is not None:

@@ -42,8 +42,8 @@ class View:
 class Row:
     """The lumped unknowns of query p: Phi of shape (len(phi_tied),), Upsilon of shape (len(upsilon_tied),).
 
-    Upsilon[0] is the query's own position and Phi[0] its own area in the first view. ``cell_count[c]`` like areas,
-    each with ``cell_size[c]`` patches, stand behind cell c (1 each, unless ``grouped``).
+    Upsilon[0] is the query's own position. ``cell_count[c]`` like areas, each with ``cell_size[c]`` patches, stand
+    behind cell c (1 each, unless ``grouped``).
     """
 
     query: int
