@@ -18,7 +18,7 @@ Array = np.ndarray
 Progress = Callable[[float, str], None]
 
 RECORDS = 240  # recorded times a row
-EARLIEST = 1e-6  # first recorded time after 0, as a fraction of the last
+FIRST_MOVE = 1e-3  # change of the fastest entry, in logits, by the first recorded time after 0
 HALF = 0.5
 RTOL, ATOL = 1e-6, 1e-9  # the flow is not stiff: every rate decays as the state moves
 
@@ -40,11 +40,11 @@ class Path:
     half_time: float | None
 
 
-def log_spaced(end: float, records: int = RECORDS) -> Array:
-    """0 and ``records`` log-spaced times up to ``end``."""
+def log_spaced(first: float, end: float) -> Array:
+    """0 and RECORDS log-spaced times from ``first`` (or the middle, where that is later) up to ``end``."""
     if end <= 0:
         return np.zeros(1)
-    times = np.concatenate([[0.0], np.geomspace(end * EARLIEST, end, records)])
+    times = np.concatenate([[0.0], np.geomspace(min(first, end / 2), end, RECORDS)])
     times[-1] = end
     return times
 
@@ -167,7 +167,8 @@ def flow(
         status = "stopped" if solution.status == 1 else "horizon"
     if status == "stopped" and stop_attention == HALF:
         half_time = end  # two events at one time: the solver may report the terminal one alone
-    times = log_spaced(end) if at is None else at[at <= end]
+    first = FIRST_MOVE / max(float(np.abs(start.velocity).max()), 1e-300)
+    times = log_spaced(first, end) if at is None else at[at <= end]
     if at is None and half_time:
         times = np.unique(np.append(times, half_time))
     return Path(

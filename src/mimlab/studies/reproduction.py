@@ -32,6 +32,7 @@ from mimlab.studies import worlds
 from mimlab.studies.commands import command_for
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
 from mimlab.studies.single import (
+    PHOTOGRAPH,
     Simulation,
     draw_simulation,
     simulate_config,
