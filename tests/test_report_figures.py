@@ -70,7 +70,7 @@ def test_each_quantity_has_a_panel_and_missing_values_none(tmp_path):
     figure = draw_exponents([*points(), *gaps, *points("final_stage")], [FIT, final], tmp_path / "e.png")
     half, last = figure.axes
     assert half.get_ylabel().startswith("half time") and last.get_ylabel().startswith(
-        "time to the final stage"
+        "from half attention to stop"
     )
     assert len(lines(half)["runs"].get_xdata()) == 9
     assert lines(last).keys() == {"runs", "fit: slope 0.7"}
@@ -85,6 +85,15 @@ def test_each_quantity_has_a_panel_and_missing_values_none(tmp_path):
 def test_too_little_for_a_line_is_no_error(given, tmp_path):
     figure = draw_exponents(given, [], tmp_path / "e.png")
     assert not any("slope" in label for axes in figure.axes for label in lines(axes))
+
+
+def test_flat_points_look_flat_beside_a_steep_theory(tmp_path):
+    flat = [{"patches": p, "quantity": "final_stage", "value": 6900 + 10 * i} for i, p in enumerate(PATCHES)]
+    fit = {**FIT, "quantity": "final_stage", "slope": 0.0006251, "low": 0.0005, "high": 0.0007}
+    axes = draw_exponents(flat, [fit], tmp_path / "e.png").axes[0]
+    low, high = axes.get_ylim()
+    assert low < 6900 and high > 50 * low
+    assert "fit: slope 0.001" in lines(axes)
 
 
 def test_another_key_can_stand_on_the_horizontal_axis_and_a_ratio_has_no_unit(tmp_path):
@@ -148,11 +157,11 @@ def test_survey_draws_each_query_by_its_phases(tmp_path):
 
 def test_survey_draws_the_theory_of_the_median_number_of_patches(tmp_path):
     figure = draw_survey(SURVEY, tmp_path / "s.png", 0.6)
-    left, right = (np.transpose(dots(axes, "theory, P = 256")) for axes in figure.axes)
+    left, right = (np.transpose(dots(axes, "theory, P = 256 (median)")) for axes in figure.axes)
     np.testing.assert_allclose(right[1], 0.4 * 256 ** right[0])
     np.testing.assert_allclose(left[1], -0.5 * np.log(1 + 0.8 * 256 ** left[0]))
     named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(named) == len(set(named)) and "theory, P = 256" in named
+    assert len(named) == len(set(named)) and "theory, P = 256 (median)" in named
 
 
 def test_survey_tells_what_it_shows(tmp_path):
@@ -255,8 +264,22 @@ def test_attention_covers_each_patch_with_its_value(photograph, tmp_path):
     bars = [axes for axes in figure.axes if axes.get_xlabel() == "attention per patch"]
     assert len(bars) == 2
     assert [text.get_text() for text in bars[1].get_xticklabels()] == ["0", "0.45", "0.9"]
+    window = figure.canvas.get_renderer()
+    spans = [[text.get_window_extent(window) for text in bar.get_xticklabels()] for bar in bars]
+    assert spans[0][-1].x1 < spans[1][0].x0 - 10 and spans[1][-1].x1 <= figure.bbox.x1
     text = description(tmp_path / "p.png")
     assert "row 0, column 2" in text and "end: 0.9 of the attention is on the patch's own area" in text
+
+
+def test_pictures_leave_no_blank_above_or_below(photograph, tmp_path):
+    pixels, labels = photograph
+    draw_segmentation(pixels[:16, :24], labels, tmp_path / "s.png", "two colours")
+    draw_attention_on_photograph(pixels, labels, [np.ones(6)] * 3, ["a", "b", "c"], 0, 8, tmp_path / "p.png")
+    for name in ("s.png", "p.png"):
+        with Image.open(tmp_path / name) as image:
+            inked = np.argwhere((np.asarray(image.convert("L")) < 250).any(axis=1)).ravel()
+            assert image.width == 1088
+            assert inked[0] < 20 and inked[-1] > image.height - 20
 
 
 def test_boundaries_lie_between_patches_of_different_areas(photograph, tmp_path):

@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 import mimlab.report
 from mimlab.report import Section, reproduce_page, simulation_page, write_page
 from mimlab.report.numbers import format_number
+from mimlab.report.page import prose
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -147,6 +148,60 @@ def test_a_claim_has_one_section_for_all_its_worlds(tmp_path):
     assert len(page.all("article")) == 3
 
 
+def test_what_verdicts_share_is_said_once_and_what_differs_with_each(tmp_path):
+    records = [verdict(world="A"), verdict(world="B", threshold="at most −0.3", label="areas of 8")]
+    reproduce_page(tmp_path / "p.html", records, "c", {})
+    text = read(tmp_path / "p.html").text
+    assert text.count("the formula's half") == text.count("theory, section 5") == 1
+    assert text.count("at most −0.15") == text.count("at most −0.3") == 1
+    assert text.index("the formula's half") < text.index("A ✓ holds") < text.index("at most −0.3")
+    assert text.index("B ✓ holds") < text.index("areas of 8")
+
+
+def test_the_overview_has_a_row_for_each_claim_and_names_surprises(tmp_path):
+    records = [
+        verdict(world="A", expected="holds"),
+        verdict(world="B", expected="fails", word="fails", value=0.5),
+        verdict(world="C", expected="holds", word="inconclusive", value=None, low=None, high=None),
+        verdict("rate", expected="holds"),
+    ]
+    reproduce_page(tmp_path / "p.html", records, "c", {})
+    page = read(tmp_path / "p.html")
+    overview, rest = page.text.split("Contents")
+    assert len([attrs for attrs in page.all("th") if attrs.get("scope") == "row"]) == 2
+    assert "✓ holds 1 ✗ fails 1 ? inconclusive 1" in overview
+    assert "−0.234 to 0.5not as expected: C" in overview
+    assert "Rate✓ holds−0.234 [−0.241, −0.227]as expected" in overview
+    assert "✗ fails as expected" in rest and "? inconclusive expected: holds" in rest
+
+
+def test_a_claim_without_a_world_is_not_named_twice(tmp_path):
+    reproduce_page(tmp_path / "p.html", [verdict("rate", world=None)], "c", {})
+    assert read(tmp_path / "p.html").text.count("Rate") == 2  # in the overview and above its section
+
+
+def test_no_lead_leaves_no_empty_paragraph(tmp_path):
+    write_page(tmp_path / "p.html", "T", "", [], "c", {"Versions": {"numpy": "2.4"}, "Latents": [1.0, 2]})
+    page = read(tmp_path / "p.html")
+    assert not page.all("p")
+    assert not [attrs for attrs in page.all("meta") if attrs.get("name") == "description"]
+    assert "numpy 2.4" in page.text and "1, 2" in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("T_half ≈ P/(γ(1-γ)C_a)", "T<sub>half</sub> ≈ P/(γ(1-γ)C<sub>a</sub>)"),
+        ("(1-γ) P^Δ_p = 1", "(1-γ) P<sup>Δ<sub>p</sub></sup> = 1"),
+        ("P^(max{2(U/L-1), 1}(1-κs))", "P<sup>max{2(U/L-1), 1}(1-κs)</sup>"),
+        ("stop_attention at 10^12, a-1", "stop_attention at 10<sup>12</sup>, a-1"),
+        ("in [-1.15, -½]", "in [−1.15, −½]"),
+    ],
+)
+def test_formulas_are_set(text, shown):
+    assert prose(text) == shown
+
+
 def test_a_figure_of_two_verdicts_is_embedded_once(tmp_path):
     figure(tmp_path / "a.png")
     records = [verdict(figure="a.png"), verdict("rate", figure=str(tmp_path / "a.png"))]
@@ -205,6 +260,16 @@ def test_simulation_page_tells_the_run(tmp_path):
         assert said in page.text
     assert "Loss floor" not in page.text
     assert [attrs["alt"] for attrs in page.all("img")] == ["A line that rises."]
+
+
+def test_of_several_queries_the_lead_says_which(tmp_path):
+    queries = [{"query": 0, "half_time": 24.0}, {"query": 3981, "half_time": 3510.2}]
+    summary = {"status": "stopped", "half_time": 3510.2, "queries": queries, "latent": [1.0, 1.0]}
+    summary["area_sizes"] = [[3981, 1], *([100 + i, 2] for i in range(20))]
+    simulation_page(tmp_path / "report.html", summary, {}, "c")
+    text = read(tmp_path / "report.html").text
+    assert "Half attention is reached by query 3981 at time 3510." in text
+    assert "Latents1" in text and "110 × 2 and 18 more areas" in text
 
 
 def test_a_failed_run_has_a_page(tmp_path):

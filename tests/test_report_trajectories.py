@@ -76,7 +76,7 @@ def test_correlations_draws_every_column_and_the_prediction(tmp_path):
         (r"$\Phi$ own area", "phi_own"),
         (r"$\Phi$ global area", "phi_global"),
         (r"$\Phi$ others, max", "phi_other_max"),
-        (r"$\Upsilon$ positions, max", "upsilon_max"),
+        (r"$|\Upsilon|$ positions, max", "upsilon_max"),
     ):
         np.testing.assert_array_equal(drawn[label].get_ydata(), table[column].to_numpy())
         assert label in words(figure)
@@ -139,6 +139,8 @@ def test_excess_loss_is_log_log_beside_one_over_t(tmp_path):
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     guide = lines(figure)[r"$\propto 1/t$"]
     assert np.ptp(guide.get_xdata() * guide.get_ydata()) == pytest.approx(0.0, abs=1e-9)
+    excess = np.interp(guide.get_xdata(), *lines(figure)["excess loss"].get_data())
+    assert (guide.get_ydata() < excess).all()
     assert (lines(figure)["excess loss"].get_xdata() > 0).all()
 
 

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from mimlab.report.numbers import format_interval, format_number
 from mimlab.report.style import COLOURS, FAINT, new_figure, note, save, styled
 
-_TIMES = {"half_time": "half time", "final_stage": "time to the final stage"}
+_TIMES = {"half_time": "half time", "final_stage": "from half attention to stop"}
 _RATIOS = {"upsilon_over_phi": "largest |Υ| / Φ own"}
-_RISE = 0.09  # of a guide above the fit or the guide below it, as a share of the points' range
+_RISE = 0.07  # of a guide above the fit or the guide below it, as a share of the axis
 
 
 def draw_exponents(
@@ -95,18 +95,18 @@ def _panel(
     axes.set_yscale("log")
     axes.plot(places, values, "o", color=colour, markersize=5.5, label="runs", zorder=3)
     if len(usable) > 1:
-        axes.set_ylim(*_limits(values))
+        axes.set_ylim(*_limits(places, values, fit))
         _lines(axes, places, values, fit, colour)
-    _ticks(axes.xaxis, places)
-    _ticks(axes.yaxis, values)
+    _ticks(axes.xaxis, *axes.get_xlim())
+    _ticks(axes.yaxis, *axes.get_ylim())
     axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.2), fontsize=10.5, handlelength=1.6)
     first, last = (f"{format_number(values[i])} at {format_number(places[i])}" for i in (0, -1))
     return f"{subject}, both logarithmic: from {first} to {last}; {_slopes(fit)}."
 
 
-def _ticks(axis: Axis, values: NDArray[np.float64]) -> None:
-    """Powers of ten; with less than two decades, 2 and 5 times them as well, all as plain numbers."""
-    if values.max() < 100 * values.min() and values.min() > 1e-3 and values.max() < 1e4:
+def _ticks(axis: Axis, low: float, high: float) -> None:
+    """Powers of ten; where they would be few, 2 and 5 times them as well, as plain numbers."""
+    if high < 200 * low and low > 1e-3 and high < 1e5:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value, 2)))
     else:
@@ -136,21 +136,25 @@ def _lines(
             axes.fill_between(
                 along, np.minimum(*edges), np.maximum(*edges), color=colour, alpha=0.2, linewidth=0
             )
-    rise = values.max() / values.min() if values.max() > values.min() else np.e
+    bottom, top = axes.get_ylim()
     foot = float(values[0])
     for key, label, style in (("predicted", "theory", "--"), ("bound", "paper's bound", ":")):
         if fit.get(key) is not None:
-            foot *= float(rise**_RISE)
+            foot *= (top / bottom) ** _RISE
             text = f"{label}: slope {format_number(fit[key], 3)}"
             axes.plot(
                 along, power(fit[key], (places[0], foot)), style, color=FAINT, linewidth=1.5, label=text
             )
 
 
-def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The points' range with room for guides: a steep one leaves the axes rather than flatten the points."""
-    span = max(float(np.log(values.max() / values.min())), 1.0)
-    return float(values.min() * np.exp(-0.12 * span)), float(values.max() * np.exp(0.3 * span))
+def _limits(
+    places: NDArray[np.float64], values: NDArray[np.float64], fit: Mapping[str, Any]
+) -> tuple[float, float]:
+    """The points' range with room for guides: a steep one leaves the axes rather than flatten the points, but points
+    that are flat beside what the theory foretold look flat."""
+    foretold = abs(fit.get("predicted") or 0.0) * np.log(places.max() / places.min())
+    span = max(float(np.log(values.max() / values.min())), foretold / 3, 1.0)
+    return float(values.min() * np.exp(-0.12 * span)), float(values.min() * np.exp(1.3 * span))
 
 
 def _slopes(fit: Mapping[str, Any]) -> str:
@@ -163,4 +167,8 @@ def _slopes(fit: Mapping[str, Any]) -> str:
 
 
 def _slope(fit: Mapping[str, Any]) -> str:
-    return format_interval(fit.get("slope"), fit.get("low"), fit.get("high"), digits=3)
+    """The slope with its interval, to three decimals: more of a slope means nothing."""
+    slope, low, high = (
+        None if fit.get(key) is None else round(fit[key], 3) for key in ("slope", "low", "high")
+    )
+    return format_interval(slope, low, high, digits=3)

@@ -40,11 +40,19 @@ def format_number(value: float | None, digits: int = 4) -> str:
 
 
 def format_interval(value: float | None, low: float | None, high: float | None, digits: int = 4) -> str:
-    """`value [low, high]`, without the brackets where neither end is known.
+    """`value [low, high]`, with up to three more digits where the ends would look alike.
+
+    Without the brackets where neither end is known, or where both are the value itself.
 
     >>> format_interval(0.7, 0.68, 0.72), format_interval(0.7, None, None), format_interval(None, None, None)
     ('0.7 [0.68, 0.72]', '0.7', '–')
+    >>> format_interval(0.99023, 0.99012, 0.99034, digits=3), format_interval(0.0, 0.0, 0.0)
+    ('0.9902 [0.9901, 0.9903]', '0')
     """
-    shown = format_number(value, digits)
-    ends = [format_number(end, digits) for end in (low, high)]
-    return shown if ends == [ABSENT, ABSENT] else f"{shown} [{ends[0]}, {ends[1]}]"
+    for tried in range(digits, digits + 4):
+        shown, *ends = (format_number(one, tried) for one in (value, low, high))
+        if ends[0] != ends[1]:
+            return f"{shown} [{ends[0]}, {ends[1]}]"
+        if ends == [ABSENT, ABSENT] or low == high == value:
+            break
+    return format_number(value, digits)

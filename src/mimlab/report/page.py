@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import count
@@ -21,6 +21,16 @@ from mimlab.report.numbers import ABSENT, format_interval, format_number
 from mimlab.report.stylesheet import STYLESHEET
 
 VERDICTS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
+_STANDING = {"threshold": "Threshold", "reason": "Why there", "source": "Source"}  # often alike on all worlds
+_COLUMNS = {
+    "global_exponent": "κc",
+    "local_exponent": "κs",
+    "information_gap": "Δ",
+    "final_stage": "half time to stop",
+    "phi_global_at_half": "Φ global at half time",
+    "upsilon_over_phi": "largest |Υ| / Φ own",
+}
+_LONG = 24  # letters from which a cell of a table needs room of its own
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,9 @@ class Section:
         Records of the claims judged here, with the keys `claim, statement, source, quantity, value, low,
         high, threshold, reason, verdict, evidence, world, command, figure`; all but `claim` and `verdict`
         may be missing or null. Each is shown with a badge, what was measured, the threshold and why, the
-        evidence, its figure and the command that runs it again.
+        evidence, its figure and the command that runs it again. What several verdicts have in common, such as
+        the threshold, is said once. Two more keys are shown where they are there: `label` (what the world is) and
+        `expected` (the verdict expected on it).
     figures
         PNG files as this package draws them; relative paths start at the page's folder.
     rows
@@ -85,23 +97,25 @@ def write_page(
     parts = list(zip(anchors, sections, strict=True))
     body = [
         f"<header><h1>{escape(title)}</h1>",
-        f'<p class="lead">{escape(lead)}</p>{_command(command)}</header>',
+        f'<p class="lead">{prose(lead)}</p>' if lead else "",
+        f"{_command(command)}</header>",
         "<main>",
         _verdict_table(parts),
         _contents(parts),
         *(page.section(anchor, section) for anchor, section in parts),
         "</main>",
-        f"<footer><h2>About this page</h2>{_definitions(list(facts.items()))}</footer>" if facts else "",
+        f"<footer><h2>About this run</h2>{_definitions(list(facts.items()))}</footer>" if facts else "",
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(_document(title, lead, "\n".join(filter(None, body))), encoding="utf-8")
 
 
 def _document(title: str, lead: str, body: str) -> str:
+    described = f'<meta name="description" content="{escape(lead)}">\n' if lead else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<meta name="description" content="{escape(lead)}">\n'
+        f"<title>{escape(title)}</title>\n{described}"
         f"<style>{STYLESHEET}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -114,31 +128,33 @@ class _Page:
     numbers: dict[Path, int]
 
     def section(self, anchor: str, section: Section) -> str:
+        common = _common(section.verdicts)
         parts = [
-            f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{escape(section.heading)}</h2>',
-            f"<p>{escape(section.sentence)}</p>" if section.sentence else "",
-            _definitions(section.details),
+            f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{escape(_capital(section.heading))}</h2>',
+            f"<p>{prose(section.sentence)}</p>" if section.sentence else "",
+            _definitions([*section.details, *common.values()]),
             *(self.figure(path) for path in section.figures),
             _table(section.rows),
-            *(self.verdict(record, section) for record in section.verdicts),
+            *(self.verdict(record, section, common) for record in section.verdicts),
             _command(section.command),
             "</section>",
         ]
         return "\n".join(filter(None, parts))
 
-    def verdict(self, record: Mapping[str, Any], section: Section) -> str:
-        """One judged claim; its statement only where the section has not said it."""
+    def verdict(self, record: Mapping[str, Any], section: Section, common: Container[str]) -> str:
+        """One judged claim, without what the section has said: its heading, its statement, what is `common`."""
+        title = record.get("world") or _capital(record["claim"])
+        named = title.casefold() != section.heading.casefold()
         statement = record.get("statement")
         details = [
+            ("World", record.get("label")),
             ("Measured", f"{record.get('quantity') or 'value'} = {_interval(record)}"),
-            ("Threshold", record.get("threshold")),
-            ("Why there", record.get("reason")),
+            *((term, record.get(key)) for key, term in _STANDING.items() if key not in common),
             ("Evidence", record.get("evidence")),
-            ("Source", record.get("source")),
         ]
         parts = [
-            f"<h3>{escape(record.get('world') or record['claim'])} {_badge(record['verdict'])}</h3>",
-            f"<p>{escape(statement)}</p>" if statement and statement != section.sentence else "",
+            f"<h3>{prose(title) if named else ''} {_badge(record['verdict'])} {_expectation(record)}</h3>",
+            f"<p>{prose(statement)}</p>" if statement and statement != section.sentence else "",
             _definitions([(term, text) for term, text in details if text]),
             self.figure(record["figure"]) if record.get("figure") else "",
             _command(record.get("command")),
@@ -172,17 +188,30 @@ def _picture(file: Path) -> tuple[int, int, str]:
         return image.width, image.height, description
 
 
+def _common(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, Any]]:
+    """Of several verdicts: the standing details that are the same for all, by key."""
+    if len(records) < 2:
+        return {}
+    told = {key: (term, records[0].get(key)) for key, term in _STANDING.items()}
+    return {
+        key: (term, text)
+        for key, (term, text) in told.items()
+        if text and all(record.get(key) == text for record in records)
+    }
+
+
 def _verdict_table(parts: Sequence[tuple[str, Section]]) -> str:
-    judged = [(anchor, record) for anchor, section in parts for record in section.verdicts]
-    if not judged:
+    """A row per section that judges: how often each verdict, what was measured, and whether it surprised."""
+    records = [record for _, section in parts for record in section.verdicts]
+    if not records:
         return ""
-    counts = Counter(record["verdict"] for _, record in judged)
+    counts = Counter(record["verdict"] for record in records)
     tally = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
     rows = "".join(
-        f'<tr><th scope="row"><a href="#{anchor}">{escape(record["claim"])}</a>'
-        f'<br><span class="faint">{escape(record.get("world") or "")}</span></th>'
-        f"<td>{_badge(record['verdict'])}</td><td>{_interval(record)}</td></tr>"
-        for anchor, record in judged
+        f'<tr><th scope="row"><a href="#{anchor}">{escape(_capital(section.heading))}</a></th>'
+        f"<td>{_badges(section.verdicts)}</td><td>{_measured(section.verdicts)}</td></tr>"
+        for anchor, section in parts
+        if section.verdicts
     )
     return (
         f'<table><caption>Verdicts: {tally}.</caption><thead><tr><th scope="col">Claim</th>'
@@ -190,15 +219,48 @@ def _verdict_table(parts: Sequence[tuple[str, Section]]) -> str:
     )
 
 
+def _badges(records: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(record["verdict"] for record in records)
+    many = len(records) > 1
+    return " ".join(_badge(one, counts[one] if many else None) for one in VERDICTS if counts[one])
+
+
+def _measured(records: Sequence[Mapping[str, Any]]) -> str:
+    """The value with its interval, or the range of several values; then the worlds that surprised."""
+    values = [record["value"] for record in records if record.get("value") is not None]
+    if len(records) == 1:
+        shown = _interval(records[0])
+    else:
+        ends = [format_number(end, 3) for end in (min(values), max(values))] if values else [ABSENT]
+        shown = " to ".join(dict.fromkeys(ends))
+    told = [record for record in records if record.get("expected")]
+    surprises = [record for record in told if record["expected"] != record["verdict"]]
+    if surprises:
+        names = ", ".join(str(record.get("world") or record["claim"]) for record in surprises)
+        shown += f'<br><span class="faint">not as expected: {prose(names)}</span>'
+    elif told:
+        shown += '<br><span class="faint">as expected</span>'
+    return shown
+
+
+def _expectation(record: Mapping[str, Any]) -> str:
+    expected = record.get("expected")
+    if not expected:
+        return ""
+    words = "as expected" if expected == record["verdict"] else f"expected: {expected}"
+    return f'<span class="faint">{prose(words)}</span>'
+
+
 def _contents(parts: Sequence[tuple[str, Section]]) -> str:
-    items = "".join(f'<li><a href="#{anchor}">{escape(part.heading)}</a></li>' for anchor, part in parts)
+    items = "".join(
+        f'<li><a href="#{anchor}">{escape(_capital(part.heading))}</a></li>' for anchor, part in parts
+    )
     return f'<nav aria-label="Contents"><b>Contents</b><ul>{items}</ul></nav>' if len(parts) > 1 else ""
 
 
-def _badge(verdict: str) -> str:
-    return (
-        f'<span class="badge {verdict}"><span aria-hidden="true">{VERDICTS[verdict]}</span> {verdict}</span>'
-    )
+def _badge(verdict: str, count: int | None = None) -> str:
+    words = verdict if count is None else f"{verdict} {count}"
+    return f'<span class="badge {verdict}"><span aria-hidden="true">{VERDICTS[verdict]}</span> {words}</span>'
 
 
 def _interval(record: Mapping[str, Any]) -> str:
@@ -210,7 +272,7 @@ def _command(command: str | None) -> str:
 
 
 def _definitions(pairs: Sequence[tuple[str, Any]]) -> str:
-    items = "".join(f"<dt>{escape(term)}</dt><dd>{_text(value)}</dd>" for term, value in pairs)
+    items = "".join(f"<dt>{prose(term)}</dt><dd>{_text(value)}</dd>" for term, value in pairs)
     return f"<dl>{items}</dl>" if items else ""
 
 
@@ -219,7 +281,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     columns = list(rows[0])
-    head = "".join(f'<th scope="col">{escape(column.replace("_", " "))}</th>' for column in columns)
+    head = "".join(
+        f'<th scope="col">{escape(_COLUMNS.get(column, column.replace("_", " ")))}</th>' for column in columns
+    )
     lines = ""
     for row in rows:
         lines += f"<tr>{''.join(_cell(row.get(column)) for column in columns)}</tr>"
@@ -230,13 +294,41 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f'<td class="number">{_text(value)}</td>' if _is_number(value) else f"<td>{_text(value)}</td>"
+    if _is_number(value):
+        return f'<td class="number">{_text(value)}</td>'
+    text = _text(value)
+    return f'<td class="words">{text}</td>' if len(text) > _LONG else f"<td>{text}</td>"
 
 
 def _text(value: Any) -> str:
+    """Numbers, words, and simple collections of them, as people write them."""
     if value is None:
         return ABSENT
-    return format_number(value) if _is_number(value) else escape(str(value))
+    if _is_number(value):
+        return format_number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{escape(str(name))} {_text(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return prose(str(value))
+
+
+def prose(text: str) -> str:
+    """Escaped text with its formulas set: C_a and P^(1-κ) as sub- and superscripts, a minus before a number.
+
+    Only a single letter takes a subscript, so that a name such as stop_attention stays as it is.
+
+    >>> prose("Δ_p > -0.5, P^(1-κs)")
+    'Δ<sub>p</sub> &gt; −0.5, P<sup>1-κs</sup>'
+    """
+    marked = re.sub(r"\b([A-ZΔΥΦκ])_(\w+)", r"\1<sub>\2</sub>", escape(text))
+    marked = re.sub(r"\^\(((?:[^()]|\([^()]*\))*)\)", r"<sup>\1</sup>", marked)
+    marked = re.sub(r"\^(\w+(?:<sub>\w+</sub>)?)", r"<sup>\1</sup>", marked)
+    return re.sub(r"(?<![\w)\]-])-(?=[\d.½Δ])", "−", marked)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _is_number(value: Any) -> bool:

@@ -49,6 +49,7 @@ FIGURES = {
     ),
 }
 
+_MOST_SIZES = 12  # different sizes of areas that are named
 _STATUS = {
     "stopped": "The run ended when attention reached its target.",
     "finished": "All steps of gradient descent were done.",
@@ -79,11 +80,18 @@ def simulation_page(
         sections.append(Section("Phases", "Detected from the trajectory of each query.", rows=rows))
     sections += claim_sections(summary.get("claims") or [])
     status = str(summary.get("status", ""))
-    half_time = summary.get("half_time")
-    reached = (
-        f" Half attention is reached at time {format_number(half_time)}." if half_time is not None else ""
-    )
-    write_page(path, title, _STATUS.get(status, status) + reached, sections, command, summary_facts(summary))
+    lead = _STATUS.get(status, status) + _half_time(summary)
+    write_page(path, title, lead, sections, command, summary_facts(summary))
+
+
+def _half_time(summary: Mapping[str, Any]) -> str:
+    """When half attention was reached and, of several queries, by which."""
+    half_time, queries = summary.get("half_time"), summary.get("queries") or []
+    if half_time is None:
+        return ""
+    first = next((facts["query"] for facts in queries if facts["half_time"] == half_time), None)
+    who = f"by query {first} " if len(queries) > 1 and first is not None else ""
+    return f" Half attention is reached {who}at time {format_number(half_time)}."
 
 
 def reproduce_page(
@@ -134,11 +142,10 @@ def summary_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
     facts = {label: summary[key] for key, label in names.items() if summary.get(key) is not None}
     if sizes := summary.get("area_sizes"):
-        facts["Area sizes"] = ", ".join(
-            f"{size} × {count}" if count > 1 else str(size) for size, count in sizes[:12]
-        )
-        facts["Area sizes"] += f" and {len(sizes) - 12} more runs of sizes" if len(sizes) > 12 else ""
-    for key in ("Latents", "Versions"):
-        if isinstance(facts.get(key), Mapping):
-            facts[key] = ", ".join(f"{name} {value}" for name, value in facts[key].items())
+        runs = [f"{size} × {count}" if count > 1 else str(size) for size, count in sizes[:_MOST_SIZES]]
+        left_out = sum(count for _, count in sizes[_MOST_SIZES:])
+        facts["Area sizes"] = ", ".join(runs) + (f" and {left_out} more areas" if left_out else "")
+    if isinstance(latent := summary.get("latent"), Sequence):
+        low, high = min(latent), max(latent)
+        facts["Latents"] = low if low == high else f"{format_number(low)} to {format_number(high)}"
     return facts

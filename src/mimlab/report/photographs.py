@@ -83,7 +83,7 @@ def draw_attention_on_photograph(
             _boundaries(axes, areas, "white", 0.6, 0.45)
             _cover(figure, axes, one)
             _outline(axes, query_patch, areas.shape[1])
-        save(figure, path, _describe(attention, titles, areas, query_patch))
+        save(figure, path, _describe(attention, titles, areas, query_patch), trim=True)
     return figure
 
 
@@ -125,7 +125,7 @@ def draw_segmentation(pixels: ArrayLike, labels: ArrayLike, path: str | Path, ti
         right.set_title(f"{len(sizes.values)} areas; the largest, hatched:\n{share}", fontsize=11)
         right.set_axis_off()
         areas_told = f"its {len(sizes.values)} areas; the largest has {share}"
-        save(figure, path, f"{title}: the photograph beside {areas_told}.")
+        save(figure, path, f"{title}: the photograph beside {areas_told}.", trim=True)
     return figure
 
 
@@ -187,16 +187,19 @@ def _boundaries(axes: Axes, areas: NDArray[np.int64], colour: str, width: float,
 
 def _cover(figure: Figure, axes: Axes, attention: NDArray[np.float64]) -> None:
     """Attention over the photograph, with its colour bar on the grey it is seen against."""
-    largest = float(np.nanmax(attention, initial=0.0))
-    scale = Normalize(0.0, largest if largest > 0 else 1.0)
+    largest = float(np.nanmax(attention, initial=0.0)) or 1.0
+    scale = Normalize(0.0, largest)
     cover = axes.imshow(
         attention, attention_colours(), scale, extent=_extent(attention.shape), interpolation="nearest"
     )
     bar = figure.colorbar(cover, ax=axes, location="bottom", shrink=0.9, pad=0.03, aspect=18)
     bar.ax.set_facecolor("#808080")
     bar.outline.set_visible(False)
-    ticks = [0.0, scale.vmax / 2, scale.vmax] if scale.vmax else [0.0]
+    ticks = [0.0, largest / 2, largest]
     bar.set_ticks(ticks, labels=[format_number(tick, 2) for tick in ticks])
+    first, *_, last = bar.ax.get_xticklabels()
+    first.set_horizontalalignment("left")  # within the bar: the next panel's begins close by
+    last.set_horizontalalignment("right")
     bar.set_label("attention per patch", fontsize=10.5)
 
 
@@ -226,7 +229,7 @@ def _describe(
     row, column = divmod(query_patch, areas.shape[1])
     own = areas == areas[row, column]
     moments = [
-        f"{title}: {format_number(float(one[own].sum()), 2)} of the attention is on the patch's own area"
+        f"{title}: {format_number(float(one[own].sum()), 3)} of the attention is on the patch's own area"
         for title, one in zip(titles, attention, strict=True)
     ]
     return (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,13 +98,23 @@ def note(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=FAINT)
 
 
-def save(figure: Figure, path: str | Path, description: str) -> None:
+def save(figure: Figure, path: str | Path, description: str, trim: bool = False) -> None:
     """Write `figure` as a PNG that carries `description`; folders are made as needed.
 
-    Raises ValueError where `path` does not end in .png: other formats could not carry the description.
+    `trim` cuts the blank above and below that pictures of a fixed shape leave; the width stays. Raises
+    ValueError where `path` does not end in .png: other formats could not carry the description.
     """
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise ValueError(f"figures are written as PNG, not as {target.name!r}: end the path in .png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, metadata={"Description": description, "Software": "mimlab"})
+    part = _drawn_part(figure) if trim else None
+    figure.savefig(target, bbox_inches=part, metadata={"Description": description, "Software": "mimlab"})
+
+
+def _drawn_part(figure: Figure, margin: float = 0.06) -> Bbox:
+    """The whole width, from the lowest to the highest thing drawn (inches)."""
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    return Bbox.from_extents(0, max(0, drawn.y0 - margin), width, min(height, drawn.y1 + margin))

@@ -44,6 +44,7 @@ th, td { text-align: left; vertical-align: top; padding: 0.4rem 0.75rem 0.4rem 0
 th[scope="row"] { font-weight: normal; }
 th, td { border-bottom: 1px solid var(--line); }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.words { min-width: 14rem; }
 .badge {
   display: inline-block; padding: 0.05rem 0.55rem; border-radius: 1rem; font-size: 0.9rem; font-weight: 600;
   white-space: nowrap; border: 1px solid currentColor;
@@ -51,7 +52,8 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .holds { color: var(--holds); background: var(--holds-back); }
 .fails { color: var(--fails); background: var(--fails-back); }
 .inconclusive { color: var(--inconclusive); background: var(--inconclusive-back); }
-h3 .badge { margin-left: 0.4rem; }
+h3 td.words { min-width: 14rem; }
+.badge { margin-left: 0.4rem; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: 0.25rem 1rem; }
 dl { margin: 0.75rem 0; }
 dt { color: var(--faint); }

@@ -64,7 +64,7 @@ def draw_survey(queries: Sequence[Mapping[str, Any]], path: str | Path, mask_rat
         _dots(left, gaps, depths, rates)
         _dots(right, gaps, rates, rates)
         if np.isfinite(patches):
-            label = f"theory, P = {format_number(patches)}"
+            label = f"theory, P = {format_number(patches)} (median)"
             for axes, heights in (left, -0.5 * np.log1p(2 * foretold)), (right, foretold):
                 axes.plot(along, heights, "--", color=FAINT, linewidth=1.5, label=label, zorder=2)
         named = {line.get_label(): line for axes in (left, right) for line in axes.get_lines()}

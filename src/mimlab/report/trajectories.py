@@ -55,7 +55,7 @@ _CORRELATIONS = (
     Curve("phi_own", r"$\Phi$ own area", "Φ of the own area", COLOURS["own"]),
     Curve("phi_global", r"$\Phi$ global area", "Φ of the global area", COLOURS["global"]),
     Curve("phi_other_max", r"$\Phi$ others, max", "the largest other Φ", COLOURS["other"], "-."),
-    Curve("upsilon_max", r"$\Upsilon$ positions, max", "the largest Υ", COLOURS["position"], ":"),
+    Curve("upsilon_max", r"$|\Upsilon|$ positions, max", "the largest |Υ|", COLOURS["position"], ":"),
 )
 _ATTENTION = (
     Curve("attention_own", "on own area", "attention on the own area", COLOURS["own"]),
@@ -168,10 +168,14 @@ def draw_excess_loss(
         axes.set_yscale("log")
         _draw(axes, rows, curves)
         if curves:
-            end, last = rows["time"][-1], rows["excess_loss"][-1]
+            end = rows["time"][-1]
+            late = rows["time"] >= end / 10
+            below = 0.55 * np.min(
+                (rows["time"] * rows["excess_loss"])[late]
+            )  # so that the guide never crosses it
             times = np.array([max(axes.get_xlim()[0], end / 10), end])
             if times[0] < end:
-                guide = axes.plot(times, 1.8 * last * end / times, label=r"$\propto 1/t$")[0]
+                guide = axes.plot(times, below / times, label=r"$\propto 1/t$")[0]
                 guide.set(color=COLOURS["guide"], linewidth=1.3)
         axes.set_ylabel(r"excess loss $L_p - L_{p,\mathrm{low}}$")
         marks = _mark(axes, recorded, summary, query)
@@ -274,7 +278,7 @@ def _mark(axes: Axes, rows: Columns, summary: Mapping[str, Any], query: int) -> 
         words.append(f"Phase {phase['name']} from time {format_number(start)} to {format_number(end)}.")
     half_time = half_time_of(rows, summary)
     if half_time is not None and half_time > 0:
-        label = f"half time {format_number(half_time, 3)}"
+        label = f"half time {format_number(half_time)}"
         axes.axvline(half_time, color=FAINT, linestyle=(0, (4, 2)), linewidth=1.2, label=label)
         words.append(f"Attention on the own area reaches one half at time {format_number(half_time)}.")
     return words
