@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 
 import mimlab.report
 from mimlab.report import Section, reproduce_page, simulation_page, write_page
+from mimlab.report.markup import prose
 from mimlab.report.numbers import format_number
-from mimlab.report.page import prose
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -133,9 +133,25 @@ def test_verdicts_stand_first_by_colour_and_word(tmp_path):
     badges = [attrs["class"] for attrs in page.all("span") if "badge" in attrs.get("class", "")]
     assert badges == 2 * ["badge holds", "badge fails", "badge inconclusive"]
     first = page.text.index("Verdicts: holds 1, fails 1, inconclusive 1.")
-    assert first < page.text.index("Contents") < page.text.index("The statement of two phases.")
+    assert first < page.text.index("Rate") < page.text.index("The statement of two phases.")
     for said in ("✓ holds", "−0.234 [−0.241, −0.227]", "at most −0.15", "the formula's half", "1024 draws"):
         assert said in page.text
+
+
+def test_contents_link_to_what_the_overview_does_not(tmp_path):
+    figures = Section("Figures", "What is drawn.")
+    reproduce_page(tmp_path / "p.html", [verdict()], "c", {}, sections=[figures])
+    page = read(tmp_path / "p.html")
+    assert [link["href"] for link in page.all("a")] == ["#two-phases", "#figures"]
+    assert "Also on this page" in page.text and "Contents" not in page.text
+
+
+def test_a_command_can_be_copied_and_does_not_break_within_a_flag(tmp_path):
+    command = "mimlab simulate --query-at 3,4 --out 'runs/a--b'"
+    write_page(tmp_path / "p.html", "T", "L", [], command, {})
+    page = read(tmp_path / "p.html")
+    assert command in page.text
+    assert (tmp_path / "p.html").read_text().count('<span class="flag">--') == 2
 
 
 def test_a_claim_has_one_section_for_all_its_worlds(tmp_path):
@@ -167,7 +183,7 @@ def test_the_overview_has_a_row_for_each_claim_and_names_surprises(tmp_path):
     ]
     reproduce_page(tmp_path / "p.html", records, "c", {})
     page = read(tmp_path / "p.html")
-    overview, rest = page.text.split("Contents")
+    overview, rest = page.text.split("The statement of two phases.")
     assert len([attrs for attrs in page.all("th") if attrs.get("scope") == "row"]) == 2
     assert "✓ holds 1 ✗ fails 1 ? inconclusive 1" in overview
     assert "−0.234 to 0.5not as expected: C" in overview
@@ -195,6 +211,7 @@ def test_no_lead_leaves_no_empty_paragraph(tmp_path):
         ("(1-γ) P^Δ_p = 1", "(1-γ) P<sup>Δ<sub>p</sub></sup> = 1"),
         ("P^(max{2(U/L-1), 1}(1-κs))", "P<sup>max{2(U/L-1), 1}(1-κs)</sup>"),
         ("stop_attention at 10^12, a-1", "stop_attention at 10<sup>12</sup>, a-1"),
+        ("P_001.jpg, P_a.jpg of C_a.", "P_001.jpg, P_a.jpg of C<sub>a</sub>."),
         ("in [-1.15, -½]", "in [−1.15, −½]"),
     ],
 )

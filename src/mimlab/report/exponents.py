@@ -153,8 +153,10 @@ def _limits(
     """The points' range with room for guides: a steep one leaves the axes rather than flatten the points, but points
     that are flat beside what the theory foretold look flat."""
     foretold = abs(fit.get("predicted") or 0.0) * np.log(places.max() / places.min())
-    span = max(float(np.log(values.max() / values.min())), foretold / 3, 1.0)
-    return float(values.min() * np.exp(-0.12 * span)), float(values.min() * np.exp(1.3 * span))
+    low, high = np.log(values.min()), np.log(values.max())
+    span = max(high - low, foretold / 3, 1.6)
+    blank = (span - (high - low)) / 2
+    return float(np.exp(low - blank - 0.12 * span)), float(np.exp(high + blank + 0.3 * span))
 
 
 def _slopes(fit: Mapping[str, Any]) -> str:

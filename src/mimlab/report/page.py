@@ -17,20 +17,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from mimlab.report.markup import capital, command_block, definitions, prose, table
 from mimlab.report.numbers import ABSENT, format_interval, format_number
 from mimlab.report.stylesheet import STYLESHEET
 
 VERDICTS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
 _STANDING = {"threshold": "Threshold", "reason": "Why there", "source": "Source"}  # often alike on all worlds
-_COLUMNS = {
-    "global_exponent": "κc",
-    "local_exponent": "κs",
-    "information_gap": "Δ",
-    "final_stage": "half time to stop",
-    "phi_global_at_half": "Φ global at half time",
-    "upsilon_over_phi": "largest |Υ| / Φ own",
-}
-_LONG = 24  # letters from which a cell of a table needs room of its own
 
 
 @dataclass(frozen=True)
@@ -98,13 +90,13 @@ def write_page(
     body = [
         f"<header><h1>{escape(title)}</h1>",
         f'<p class="lead">{prose(lead)}</p>' if lead else "",
-        f"{_command(command)}</header>",
+        f"{command_block(command)}</header>",
         "<main>",
         _verdict_table(parts),
         _contents(parts),
         *(page.section(anchor, section) for anchor, section in parts),
         "</main>",
-        f"<footer><h2>About this run</h2>{_definitions(list(facts.items()))}</footer>" if facts else "",
+        f"<footer><h2>About this run</h2>{definitions(list(facts.items()))}</footer>" if facts else "",
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(_document(title, lead, "\n".join(filter(None, body))), encoding="utf-8")
@@ -130,20 +122,20 @@ class _Page:
     def section(self, anchor: str, section: Section) -> str:
         common = _common(section.verdicts)
         parts = [
-            f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{escape(_capital(section.heading))}</h2>',
+            f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{escape(capital(section.heading))}</h2>',
             f"<p>{prose(section.sentence)}</p>" if section.sentence else "",
-            _definitions([*section.details, *common.values()]),
+            definitions([*section.details, *common.values()]),
             *(self.figure(path) for path in section.figures),
-            _table(section.rows),
+            table(section.rows),
             *(self.verdict(record, section, common) for record in section.verdicts),
-            _command(section.command),
+            command_block(section.command),
             "</section>",
         ]
         return "\n".join(filter(None, parts))
 
     def verdict(self, record: Mapping[str, Any], section: Section, common: Container[str]) -> str:
         """One judged claim, without what the section has said: its heading, its statement, what is `common`."""
-        title = record.get("world") or _capital(record["claim"])
+        title = record.get("world") or capital(record["claim"])
         named = title.casefold() != section.heading.casefold()
         statement = record.get("statement")
         details = [
@@ -155,9 +147,9 @@ class _Page:
         parts = [
             f"<h3>{prose(title) if named else ''} {_badge(record['verdict'])} {_expectation(record)}</h3>",
             f"<p>{prose(statement)}</p>" if statement and statement != section.sentence else "",
-            _definitions([(term, text) for term, text in details if text]),
+            definitions([(term, text) for term, text in details if text]),
             self.figure(record["figure"]) if record.get("figure") else "",
-            _command(record.get("command")),
+            command_block(record.get("command")),
         ]
         return f"<article>{''.join(filter(None, parts))}</article>"
 
@@ -208,7 +200,7 @@ def _verdict_table(parts: Sequence[tuple[str, Section]]) -> str:
     counts = Counter(record["verdict"] for record in records)
     tally = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
     rows = "".join(
-        f'<tr><th scope="row"><a href="#{anchor}">{escape(_capital(section.heading))}</a></th>'
+        f'<tr><th scope="row"><a href="#{anchor}">{escape(capital(section.heading))}</a></th>'
         f"<td>{_badges(section.verdicts)}</td><td>{_measured(section.verdicts)}</td></tr>"
         for anchor, section in parts
         if section.verdicts
@@ -252,10 +244,15 @@ def _expectation(record: Mapping[str, Any]) -> str:
 
 
 def _contents(parts: Sequence[tuple[str, Section]]) -> str:
+    """Links to the sections that the overview of verdicts does not link to."""
+    others = [(anchor, part.heading) for anchor, part in parts if not part.verdicts]
+    if not others or len(parts) < 2:
+        return ""
     items = "".join(
-        f'<li><a href="#{anchor}">{escape(_capital(part.heading))}</a></li>' for anchor, part in parts
+        f'<li><a href="#{anchor}">{escape(capital(heading))}</a></li>' for anchor, heading in others
     )
-    return f'<nav aria-label="Contents"><b>Contents</b><ul>{items}</ul></nav>' if len(parts) > 1 else ""
+    title = "Contents" if len(others) == len(parts) else "Also on this page"
+    return f'<nav aria-label="{title}"><b>{title}</b><ul>{items}</ul></nav>'
 
 
 def _badge(verdict: str, count: int | None = None) -> str:
@@ -265,74 +262,6 @@ def _badge(verdict: str, count: int | None = None) -> str:
 
 def _interval(record: Mapping[str, Any]) -> str:
     return escape(format_interval(record.get("value"), record.get("low"), record.get("high"), digits=3))
-
-
-def _command(command: str | None) -> str:
-    return f"<pre><code>{escape(command)}</code></pre>" if command else ""
-
-
-def _definitions(pairs: Sequence[tuple[str, Any]]) -> str:
-    items = "".join(f"<dt>{prose(term)}</dt><dd>{_text(value)}</dd>" for term, value in pairs)
-    return f"<dl>{items}</dl>" if items else ""
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows under the first row's keys; wide tables scroll by themselves, not the page."""
-    if not rows:
-        return ""
-    columns = list(rows[0])
-    head = "".join(
-        f'<th scope="col">{escape(_COLUMNS.get(column, column.replace("_", " ")))}</th>' for column in columns
-    )
-    lines = ""
-    for row in rows:
-        lines += f"<tr>{''.join(_cell(row.get(column)) for column in columns)}</tr>"
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Evidence">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _cell(value: Any) -> str:
-    if _is_number(value):
-        return f'<td class="number">{_text(value)}</td>'
-    text = _text(value)
-    return f'<td class="words">{text}</td>' if len(text) > _LONG else f"<td>{text}</td>"
-
-
-def _text(value: Any) -> str:
-    """Numbers, words, and simple collections of them, as people write them."""
-    if value is None:
-        return ABSENT
-    if _is_number(value):
-        return format_number(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{escape(str(name))} {_text(one)}" for name, one in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
-    return prose(str(value))
-
-
-def prose(text: str) -> str:
-    """Escaped text with its formulas set: C_a and P^(1-κ) as sub- and superscripts, a minus before a number.
-
-    Only a single letter takes a subscript, so that a name such as stop_attention stays as it is.
-
-    >>> prose("Δ_p > -0.5, P^(1-κs)")
-    'Δ<sub>p</sub> &gt; −0.5, P<sup>1-κs</sup>'
-    """
-    marked = re.sub(r"\b([A-ZΔΥΦκ])_(\w+)", r"\1<sub>\2</sub>", escape(text))
-    marked = re.sub(r"\^\(((?:[^()]|\([^()]*\))*)\)", r"<sup>\1</sup>", marked)
-    marked = re.sub(r"\^(\w+(?:<sub>\w+</sub>)?)", r"<sup>\1</sup>", marked)
-    return re.sub(r"(?<![\w)\]-])-(?=[\d.½Δ])", "−", marked)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _anchors(headings: Sequence[str]) -> list[str]:

@@ -52,8 +52,11 @@ td.words { min-width: 14rem; }
 .holds { color: var(--holds); background: var(--holds-back); }
 .fails { color: var(--fails); background: var(--fails-back); }
 .inconclusive { color: var(--inconclusive); background: var(--inconclusive-back); }
-h3 td.words { min-width: 14rem; }
-.badge { margin-left: 0.4rem; }
+h3 .badge { margin: 0 0.3rem; }
+h3 .badge:first-child { margin-left: 0; }
+h3 .faint { font-weight: normal; }
+td.words { min-width: 14rem; }
+sub, sup { line-height: 0; font-size: 0.78em; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: 0.25rem 1rem; }
 dl { margin: 0.75rem 0; }
 dt { color: var(--faint); }
@@ -61,8 +64,10 @@ dd { margin: 0; min-width: 0; }
 pre {
   background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: 0.6rem 0.75rem;
   white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.6rem 0;
+  max-height: 12rem; overflow-y: auto;
 }
 code { font: 0.88rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
+.flag { white-space: nowrap; }
 @media (max-width: 34rem) {
   body { padding: 1rem 0.75rem 3rem; }
   h1 { font-size: 1.4rem; }
@@ -76,5 +81,6 @@ code { font: 0.88rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "Libera
 @media print {
   body { max-width: none; }
   figure, pre, tr { break-inside: avoid; }
+  pre { max-height: none; }
 }
 """
