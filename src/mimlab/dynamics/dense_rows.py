@@ -69,12 +69,15 @@ def run_dense(
             [_state(record.phi[position], record.upsilon[position], query) for record in run.records]
         )
         measures = [record.measures[position] for record in run.records]
-        evaluations = [
-            Evaluation(m.loss, m.loss - m.floor, np.zeros(0), m.attention_own, m.attention_global)
-            for m in measures
-        ]
+        evaluated = Evaluation(
+            loss=np.array([m.loss for m in measures]),
+            excess=np.array([m.loss - m.floor for m in measures]),
+            velocity=np.zeros((len(measures), 0)),
+            attention_own=np.array([m.attention_own for m in measures]),
+            attention_global=np.array([m.attention_global for m in measures]),
+        )
         path = Path(learning_rate * index, states, index, run.status, None)
-        one = measured(row, path, evaluations, config.world.latent.mean)
+        one = measured(row, path, evaluated, config.world.latent.mean)
         half_time = _first_half(path.times, one.measures["attention_own"])
         result.append(replace(one, path=replace(path, half_time=half_time)))
     return result

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +21,8 @@ Progress = Callable[[float, str], None]
 RECORDS = 240  # recorded times a row
 FIRST_MOVE = 1e-3  # change of the fastest entry, in logits, by the first recorded time after 0
 HALF = 0.5
-RTOL, ATOL = 1e-6, 1e-9  # the flow is not stiff: every rate decays as the state moves
+RTOL, ATOL = 1e-6, 1e-8  # of one step; a whole run is good to about 1e-6 in time
+LONGEST = 1e5  # path length, in logits, beyond which a row is taken not to end
 
 
 class Objective(Protocol):
@@ -103,10 +105,18 @@ def flow(
 ) -> Path:
     """dQ/dt = -∇L by SciPy's RK45 up to ``horizon``; half attention and ``stop_attention`` are solver events.
 
+    The solver's variable is the length of the path, ds = |dQ/dt| dt, and time a component of its state: rates span as
+    many orders of magnitude as T does, and along the path they do not (docs/derivations.md, "Flow by path length").
     ``at``: times to record instead of log-spaced ones. Ends "diverged" where a value stops being finite.
     """
     from scipy.integrate import solve_ivp
 
+    start = objective.evaluate(state)
+    half_time = 0.0 if start.attention_own >= HALF else None
+    if start.attention_own >= stop_attention or horizon <= 0:
+        return Path(np.zeros(1), state[None, :], None, "stopped", half_time)
+    if not _finite(start):
+        return Path(np.zeros(1), state[None, :], None, "diverged", None)
     memo: dict[bytes, Evaluation] = {}
 
     def evaluated(y: Array) -> Evaluation:
@@ -114,63 +124,117 @@ def flow(
         if key not in memo:
             if len(memo) > 8:
                 memo.clear()
-            memo[key] = objective.evaluate(y)
+            memo[key] = objective.evaluate(y[:-1])
         return memo[key]
 
-    def velocity(t: float, y: Array) -> Array:
+    def along(_s: float, y: Array) -> Array:
         if progress is not None:
-            progress(-1.0, f"t = {t:.3g}")
-        return evaluated(y).velocity
+            progress(-1.0, f"t = {y[-1]:.3g}")
+        velocity = evaluated(y).velocity
+        speed = max(float(velocity @ velocity) ** 0.5, 1 / horizon)  # slower than that never arrives
+        return np.append(velocity / speed, 1.0 / speed)
 
     def reached(level: float) -> Callable[[float, Array], float]:
-        def event(_t: float, y: Array) -> float:
+        def event(_s: float, y: Array) -> float:
             attention = evaluated(y).attention_own  # nan where every image is hopeless
-            return (attention if attention == attention else -1.0) - level
+            return float(attention if attention == attention else -1.0) - level
 
         event.direction = 1.0  # type: ignore[attr-defined]
         return event
 
+    def late(_s: float, y: Array) -> float:
+        return float(y[-1]) / horizon - 1.0
+
+    def broken(_s: float, y: Array) -> float:
+        return 1.0 if _finite(evaluated(y)) else -1.0
+
     half, stop = reached(HALF), reached(stop_attention)
-
-    def broken(_t: float, y: Array) -> float:
-        now = evaluated(y)
-        return 1.0 if np.isfinite(now.loss) and np.all(np.isfinite(now.velocity)) else -1.0
-
-    stop.terminal = True  # type: ignore[attr-defined]
-    broken.terminal = True  # type: ignore[attr-defined]
-    start = objective.evaluate(state)
-    if start.attention_own >= stop_attention or horizon <= 0:
-        return Path(
-            np.zeros(1), state[None, :], None, "stopped", 0.0 if start.attention_own >= HALF else None
-        )
+    for event in (stop, late, broken):
+        event.terminal = True  # type: ignore[attr-defined]
+    first = FIRST_MOVE / max(float(np.abs(start.velocity).max()), 1 / horizon)
+    tolerance = np.append(np.full(len(state), ATOL), RTOL * first)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         solution = solve_ivp(
-            velocity,
-            (0.0, horizon),
-            state,
+            along,
+            (0.0, LONGEST),
+            np.append(state, 0.0),
             method="RK45",
-            events=[half, stop, broken],
+            events=[half, stop, late, broken],
             dense_output=True,
             rtol=RTOL,
-            atol=ATOL,
+            atol=tolerance,
         )
-    half_time = 0.0 if start.attention_own >= HALF else None
     if len(solution.t_events[0]):
-        half_time = float(solution.t_events[0][0])
-    end = float(solution.t[-1])
-    if len(solution.t_events[2]) or not np.all(np.isfinite(solution.y)):
-        status = "diverged"
-        end = float(solution.t[np.all(np.isfinite(solution.y), axis=0)][-1])
-    elif solution.status < 0:
-        status = f"failed: {solution.message}"
-    else:
-        status = "stopped" if solution.status == 1 else "horizon"
+        half_time = float(solution.y_events[0][0][-1])
+    sound = np.flatnonzero(np.all(np.isfinite(solution.y), axis=0))[-1]
+    end, status = float(solution.y[-1, sound]), _status(solution, int(sound))
     if status == "stopped" and stop_attention == HALF:
         half_time = end  # two events at one time: the solver may report the terminal one alone
-    first = FIRST_MOVE / max(float(np.abs(start.velocity).max()), 1e-300)
-    times = log_spaced(first, end) if at is None else at[at <= end]
-    if at is None and half_time:
-        times = np.unique(np.append(times, half_time))
-    return Path(
-        times, solution.sol(times).T if end > 0 else np.tile(state, (len(times), 1)), None, status, half_time
+    return _recorded(solution.sol, solution.t[: sound + 1], end, first, half_time, status, at)
+
+
+def _finite(evaluation: Evaluation) -> bool:
+    return bool(np.isfinite(evaluation.loss) and np.all(np.isfinite(evaluation.velocity)))
+
+
+def _status(solution: Any, sound: int) -> str:
+    _, stop, late, broken = solution.t_events
+    if len(broken) or sound < solution.y.shape[1] - 1:
+        return "diverged"
+    if solution.status < 0:
+        return f"failed: {solution.message}"
+    return (
+        "stopped"
+        if len(stop)
+        else "horizon"
+        if len(late)
+        else "failed: the row travelled too far without an end"
     )
+
+
+def _recorded(
+    path: Any,
+    lengths: Array,
+    end: float,
+    first: float,
+    half_time: float | None,
+    status: str,
+    at: Array | None,
+) -> Path:
+    """The states at times ``at``, or at log-spaced times and the half time, read off the solver's continuous path."""
+    wanted = log_spaced(first, end) if at is None else at[at <= end]
+    if at is None and half_time:
+        wanted = np.unique(np.append(wanted, half_time))
+    if len(lengths) == 1:
+        return Path(np.zeros(1), path(lengths)[:-1].T, None, status, half_time)
+    # Finer than the solver's steps, and finer still at the start, so that time is nearly linear in between.
+    fine = np.concatenate([np.linspace(a, b, 9)[:-1] for a, b in pairwise(lengths)] + [lengths[-1:]])
+    fine = np.union1d(fine, np.geomspace(FIRST_MOVE * 0.1, fine[1], 17) if fine[1] > FIRST_MOVE else fine[:1])
+    times = np.maximum.accumulate(path(fine)[-1])
+    s = np.interp(wanted, times, fine)
+    # Log-spaced times need to be nearly so, their states exact; those that were asked for, and the half time, exact.
+    exact = np.full(len(wanted), at is not None) | (wanted == (half_time or -1.0))
+    s[exact] = _lengths_at(path, wanted[exact], fine, times)
+    y = path(s)
+    recorded = np.where(exact, wanted, y[-1])
+    recorded[0], recorded[-1] = (
+        (0.0 if wanted[0] == 0 else recorded[0]),
+        (end if wanted[-1] == end else recorded[-1]),
+    )
+    return Path(recorded, y[:-1].T, None, status, half_time)
+
+
+def _lengths_at(path: Any, wanted: Array, fine: Array, times: Array) -> Array:
+    """Path lengths at which the times are ``wanted``, by bracketed root finding between the ``fine`` ones."""
+    from scipy.optimize import elementwise
+
+    after = np.clip(np.searchsorted(times, wanted, side="left"), 1, len(fine) - 1)
+    low, high = fine[after - 1], fine[after]
+    inside = (times[after - 1] < wanted) & (wanted < times[after])
+    s = np.where(wanted <= times[after - 1], low, high)
+    if inside.any():
+        found = elementwise.find_root(
+            lambda x, t: path(x)[-1] / t - 1.0, (low[inside], high[inside]), args=(wanted[inside],)
+        )
+        s[inside] = found.x
+    return s

@@ -144,7 +144,7 @@ def _run_row(config: SimulationConfig, row: Row, beside: Path | None, progress: 
         if furthest <= reach:
             break
         reach = 2 * max(furthest, reach)
-    run = measured(row, path, [objective.evaluate(state) for state in path.states], latent.mean)
+    run = measured(row, path, objective.evaluate(path.states), latent.mean)
     if not replicates:
         return run
     others = [_replicate(config, RowObjective(row, parts, chance), path) for parts in replicates]
@@ -183,8 +183,12 @@ def _replicate(config: SimulationConfig, objective: RowObjective, path: Path) ->
     if half_time is None and path.half_time is not None and config.dynamics.integrator == "flow":
         later = flow(objective, own.states[-1], float(path.times[-1]), HALF)
         half_time = None if later.status != "stopped" else float(path.times[-1] + later.times[-1])
-    evaluations = [objective.evaluate(state) for state in own.states]
-    return measured(objective.row, replace(own, half_time=half_time), evaluations, config.world.latent.mean)
+    return measured(
+        objective.row,
+        replace(own, half_time=half_time),
+        objective.evaluate(own.states),
+        config.world.latent.mean,
+    )
 
 
 def _with_errors(run: RowRun, replicates: Sequence[RowRun]) -> RowRun:
@@ -200,18 +204,18 @@ def _with_errors(run: RowRun, replicates: Sequence[RowRun]) -> RowRun:
     return replace(run, errors=errors, half_time_se=se)
 
 
-def measured(row: Row, path: Path, evaluations: Sequence[Evaluation], mean_latent: float) -> RowRun:
-    """Every column of the trajectory table for a course whose states have been evaluated."""
+def measured(row: Row, path: Path, evaluated: Evaluation, mean_latent: float) -> RowRun:
+    """Every column of the trajectory table for a course, from the evaluation of its states."""
     n_phi = len(row.phi_tied)
     Phi, Upsilon = path.states[:, :n_phi], path.states[:, n_phi:]
     own, everywhere = row.phi_own, row.phi_of(0)
     others = [np.setdiff1d(v.area_phi, [o, g]) for v, o, g in zip(row.views, own, everywhere, strict=True)]
     largest = [np.abs(Phi[:, i]).max(axis=1) if len(i) else np.full(len(Phi), np.nan) for i in others]
     measures: dict[str, Array] = {
-        "loss": np.array([e.loss for e in evaluations]),
-        "excess_loss": np.array([e.excess for e in evaluations]),
-        "attention_own": np.array([e.attention_own for e in evaluations]),
-        "attention_global": np.array([e.attention_global for e in evaluations]),
+        "loss": evaluated.loss,
+        "excess_loss": evaluated.excess,
+        "attention_own": evaluated.attention_own,
+        "attention_global": evaluated.attention_global,
         "entropy": row_entropy(row, path.states, mean_latent),
         "phi_own": Phi[:, own].mean(axis=1),
         "phi_global": Phi[:, everywhere].mean(axis=1),

@@ -2,7 +2,8 @@
 
 What matters most is drawn best: the count of visible patches in the query's own area and in the largest other area,
 and the latents of both, come from a scrambled Sobol sequence; the hopeless images (own area wholly masked) are a
-stratum with its exact probability and never fewer than one draw in sixteen, however rare; the rest is pseudo-random.
+stratum with its exact probability and, like the other images, never fewer than one draw in sixteen, however rare; the
+rest is pseudo-random.
 Where many areas are alike and each lies in one cell, their sums over areas are taken once (``Latent.merge``), so that
 the flow costs the same whatever their number.
 Draws come in independent replicates; their spread is the engine's standard error.
@@ -12,21 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import lgamma, log
+from math import lgamma, log, log2
+from sys import maxsize
 
 import numpy as np
 
 from mimlab.objectives.columns import Columns, columns_of
 from mimlab.objectives.draws import Draws, Merged
+from mimlab.runs.errors import InputError
 from mimlab.world.latent import Latent
 from mimlab.world.row import Row
 
 Array = np.ndarray
 
 REPLICATES = 8
-HOPELESS_SHARE = 1 / 16  # of the draws, where hopeless images are rarer than that
+LEAST_SHARE = 1 / 16  # of the draws: hopeless images, and others, where they are rarer than that
 NEGLIGIBLE = 1e-12  # probability of hopeless images below which they get no draw
 MERGE_ERROR = 1e-13
+MOST_NODES = 1000
+LARGEST = 300_000_000  # draws x areas: a replicate, an eighth, takes about 300 MB an array
 
 
 def sampled_replicates(
@@ -34,8 +39,15 @@ def sampled_replicates(
 ) -> list[tuple[Draws, ...]]:
     """REPLICATES independent sets of draws, each a Draws per view, with ``draws`` in all.
 
-    ``reach`` is the largest |Phi| of a merged area for which merging is good to MERGE_ERROR.
+    ``reach`` is the largest |Phi| of a merged area for which merging is good to MERGE_ERROR. Raises InputError where
+    draws and areas are too many to hold.
     """
+    areas = int(row.cell_count.sum())
+    if draws * areas > LARGEST:
+        raise InputError(
+            f"dynamics: engine = sampled would hold {draws} draws x {areas} areas, more than {LARGEST:.0e}; "
+            "use engine = mean-field, or fewer patches or draws."
+        )
     columns = columns_of(row)
     nodes = _nodes_needed(latent, reach)
     sizes = np.diff(np.linspace(0, draws, REPLICATES + 1).astype(int))
@@ -147,10 +159,11 @@ def _stratified_own(total: int, n_own: int, visible: int, u: Array) -> tuple[Arr
     p0 = float(cumulative[0]) if support[0] == 0 else 0.0
     if p0 <= NEGLIGIBLE or len(support) == 1:
         return support[np.searchsorted(cumulative[:-1], u, side="right")], np.full(draws, 1 / draws)
-    share = max(p0, HOPELESS_SHARE)
+    least = max(
+        LEAST_SHARE, 2.0 ** -int(log2(draws))
+    )  # Sobol: every interval this long, from 0 or to 1, has a draw
+    share = min(max(p0, least), 1 - least)
     hopeless = u < share
-    hopeless[np.argmin(u)] = True
-    hopeless[np.argmax(u)] = False
     rest = np.clip((u - share) / (1 - share), 0.0, 1.0)
     counts = support[np.searchsorted(cumulative[:-1], p0 + (1 - p0) * rest, side="right")]
     counts = np.where(hopeless, 0, np.maximum(counts, 1))
@@ -206,6 +219,8 @@ def _nodes_needed(latent: Latent, reach: float) -> int:
     c, nodes = reach * (high - low), 2
     while nodes * log(max(c, 1e-9)) - lgamma(nodes + 1) - (nodes - 1) * log(2) > log(MERGE_ERROR):
         nodes += 1
+        if nodes > MOST_NODES:  # a run that flies apart: no Phi has so many areas that merging would help
+            return maxsize
     return nodes
 
 

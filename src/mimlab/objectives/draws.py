@@ -50,6 +50,21 @@ class Draws:
     merged: Merged | None = None
 
     @cached_property
+    def blank(self) -> Array | None:
+        """Columns of which nothing is visible; shape (draws or 1, columns), None where there are none."""
+        visible = self.counts
+        if self.starts is not None:
+            visible = np.add.reduceat(visible, self.starts, axis=-1)
+        blank = visible == 0
+        return blank if blank.any() else None
+
+    @cached_property
+    def z_own_squared(self) -> Array:
+        """Squared latent of the query's own area; shape (draws,)."""
+        squared: Array = np.square(self.z[:, self.own])
+        return squared
+
+    @cached_property
     def cell_column(self) -> Array:
         """Column of each cell; shape (cells,)."""
         if self.starts is None:

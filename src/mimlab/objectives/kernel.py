@@ -13,8 +13,10 @@ The gradient returned is that of ONE entry: the tied total over the number of ti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -23,16 +25,19 @@ from mimlab.world.row import Row
 
 Array = np.ndarray
 
+LARGEST_BLOCK = 1_000_000  # entries (states x draws x columns) that are evaluated at once
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A row's state, measured: everything conditional on the query being masked unless said otherwise."""
+    """States of a row, measured: everything conditional on the query being masked unless said otherwise. Each field
+    has the leading shape of the states; of a single state the first four but velocity are numbers."""
 
-    loss: float  # L_p, the factor P(p in M) included
-    excess: float  # L_p less its floor on the same draws, summed without the cancellation
-    velocity: Array  # (n_phi + n_upsilon,): -dL/d(one entry of Phi, Upsilon)
-    attention_own: float  # mean over solvable draws and clusters; nan where there is none
-    attention_global: float
+    loss: Any  # L_p, the factor P(p in M) included
+    excess: Any  # L_p less its floor on the same draws, summed without the cancellation
+    velocity: Array  # (..., n_phi + n_upsilon): -dL/d(one entry of Phi, Upsilon)
+    attention_own: Any  # mean over solvable draws and clusters; nan where there is none
+    attention_global: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,94 +69,133 @@ class RowObjective:
         return self.evaluate(state).velocity
 
     def evaluate(self, state: Array) -> Evaluation:
-        """Loss, velocity and attention at ``state``."""
+        """Loss, velocity and attention at ``state``, of shape (n_phi + n_upsilon,) or, for several, (states, ...)."""
+        if state.ndim > 1:
+            return self._evaluate_many(state)
         n_phi = len(self.row.phi_tied)
-        Phi, Upsilon = state[:n_phi], state[n_phi:]
-        total = np.zeros_like(state)
+        Phi, Upsilon = state[..., :n_phi], state[..., n_phi:]
+        parts = [
+            _evaluate(draws, Phi, Upsilon, int(global_phi))
+            for draws, global_phi in zip(self.draws, self.global_phi, strict=True)
+        ]
+        return self._together(parts)
+
+    def _evaluate_many(self, states: Array) -> Evaluation:
+        """The same in blocks of states that fit the cache's order of magnitude."""
+        n_phi = len(self.row.phi_tied)
+        entries = max(draws.z.size + draws.counts.size for draws in self.draws)
+        block = max(1, LARGEST_BLOCK // entries)
+        done = []
+        for first in range(0, len(states), block):
+            some = states[first : first + block]
+            parts = [
+                _evaluate(draws, some[:, :n_phi], some[:, n_phi:], int(global_phi))
+                for draws, global_phi in zip(self.draws, self.global_phi, strict=True)
+            ]
+            done.append(self._together(parts))
+        return Evaluation(*(np.concatenate([getattr(e, f.name) for e in done]) for f in fields(Evaluation)))
+
+    def _together(self, parts: Sequence[Evaluation]) -> Evaluation:
+        """Views, each weighted by its share, and the factors that they have in common."""
         loss = excess = own = everywhere = 0.0
-        for view, draws in enumerate(self.draws):
-            part = _evaluate(draws, Phi, Upsilon, int(self.global_phi[view]))
-            loss += draws.share * part.loss
-            excess += draws.share * part.excess
-            own += draws.share * part.attention_own
-            everywhere += draws.share * part.attention_global
-            total += draws.share * part.velocity
+        velocity = np.zeros(len(self.tied))
+        for draws, part in zip(self.draws, parts, strict=True):
+            loss = loss + draws.share * part.loss
+            excess = excess + draws.share * part.excess
+            velocity = velocity + draws.share * part.velocity
+            own = own + draws.share * part.attention_own
+            everywhere = everywhere + draws.share * part.attention_global
         return Evaluation(
             self.query_masked * loss,
             self.query_masked * excess,
-            self.query_masked * total / self.tied,
+            self.query_masked * velocity / self.tied,
             own / self.solvable,
             everywhere / self.solvable,
         )
 
 
 def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Evaluation:
-    """One view's expectations; velocity is the total over tied entries, attention not yet divided by P(solvable)."""
+    """One view's expectations; velocity is the total over tied entries, attention not yet divided by P(solvable).
+    Phi (..., n_phi) and Upsilon (..., n_upsilon) have leading axes for several states; arrays below are (..., draws) or
+    (..., draws, columns)."""
     z, own, weight, upsilon, merged = draws.z, draws.own, draws.weight, draws.cell_upsilon, draws.merged
-    position = np.exp(Upsilon - Upsilon.max())
-    base = draws.counts * position[upsilon]  # per cell
-    column = base if draws.starts is None else np.add.reduceat(base, draws.starts, axis=1)
-    logit = np.where(column > 0, z * Phi[draws.phi], 0.0)  # where nothing is visible, there is no feature
-    shift = np.maximum(logit.max(axis=1), 0.0)  # of each draw: no exponent exceeds 0, one is 0
+    position = np.exp(Upsilon - Upsilon.max(axis=-1, keepdims=True))
+    base = draws.counts * position[..., None, upsilon]  # per cell
+    column = base if draws.starts is None else np.add.reduceat(base, draws.starts, axis=-1)
+    logit = z * Phi[..., None, draws.phi]
+    if draws.blank is not None:  # where nothing is visible, there is no feature
+        logit = np.where(draws.blank, 0.0, logit)
+    shift = np.maximum(logit.max(axis=-1), 0.0)  # of each draw: no exponent exceeds 0, one is 0
     if merged is not None:
-        merged_logit = merged.z * Phi[merged.phi]
-        merged_shift = max(0.0, float(merged_logit.max()))
-        merged_feature = np.exp(merged_logit - merged_shift) * position[merged.upsilon]
+        merged_logit = merged.z * Phi[..., merged.phi]
+        merged_shift = np.maximum(merged_logit.max(axis=-1, keepdims=True), 0.0)
+        merged_feature = np.exp(merged_logit - merged_shift) * position[..., merged.upsilon]
         shift = np.maximum(shift, merged_shift)
-    feature = np.exp(logit - shift[:, None])
+    feature = np.exp(logit - shift[..., None])
     hidden = np.exp(-shift)  # a masked patch has no feature
 
     mass = column * feature
-    Z = mass.sum(axis=1) + (draws.masked @ position) * hidden
+    Z = mass.sum(axis=-1) + (position @ draws.masked.T) * hidden
     if merged is not None:
         merged_scale = np.exp(merged_shift - shift)
-        Z += (merged.counts @ merged_feature) * merged_scale
-    A = mass / Z[:, None]
+        Z = Z + (merged_feature @ merged.counts.T) * merged_scale
+    A = mass / Z[..., None]
 
     gA = np.square(z * A)  # A_j g_j for j != a
     if draws.crowd is not None:
         gA /= draws.crowd
-    z_own, A_own = z[:, own], A[:, own]
-    z_squared = z_own * z_own
-    unsolved = z_squared * np.square(1.0 - A_own)
-    S = gA.sum(axis=1) - gA[:, own]
+    A_own, z_squared = A[..., own], draws.z_own_squared
+    short = 1.0 - A_own
+    g_own = -z_squared * A_own * short  # A_a g_a
+    S = gA.sum(axis=-1) - gA[..., own]
     if merged is not None:
         per_mass = merged_scale / Z
         merged_square = np.square(merged.z * merged_feature)
-        S += (merged.pairs @ merged_square) * np.square(per_mass)
-    g_own = z_squared * A_own * (A_own - 1.0)  # A_a g_a
+        S = S + (merged_square @ merged.pairs.T) * np.square(per_mass)
     G = S + g_own
-    gA[:, own] = g_own
+    gA[..., own] = g_own
 
-    pull = A * G[:, None] - gA  # A_j (G - g_j)
-    velocity_phi = np.bincount(draws.phi, weight @ (z * pull), minlength=len(Phi))
+    pull = A * G[..., None] - gA  # A_j (G - g_j)
+    total_phi = _sums(weight @ (z * pull), draws.phi, Phi.shape[-1])
     if draws.starts is None:
         per_cell = weight @ pull
     else:  # split a column's pull among its cells by their masses; an empty column pulls nothing
         rate = np.divide(pull, column, out=np.zeros_like(pull), where=column != 0)
-        per_cell = ((weight[:, None] * rate)[:, draws.cell_column] * base).sum(axis=0)
-    velocity_upsilon = np.bincount(upsilon, per_cell, minlength=len(Upsilon))
-    velocity_upsilon += ((weight * G / Z * hidden) @ draws.masked) * position
+        per_cell = ((weight[:, None] * rate)[..., draws.cell_column] * base).sum(axis=-2)
+    total_upsilon = _sums(per_cell, upsilon, Upsilon.shape[-1])
+    total_upsilon += ((weight * G / Z * hidden) @ draws.masked) * position
 
+    unsolved = z_squared * np.square(short)
     solved = weight * draws.solvable
-    everywhere = float((solved @ A)[draws.phi == global_phi].sum())
+    everywhere = (solved @ A)[..., draws.phi == global_phi].sum(axis=-1)
     if merged is not None:
         merged_pull = _over_draws(weight * G * per_mass, merged.counts) * merged_feature
         merged_pull -= _over_draws(weight * np.square(per_mass), merged.pairs) * merged_square
-        velocity_phi += np.bincount(merged.phi, merged.z * merged_pull, minlength=len(Phi))
-        velocity_upsilon += np.bincount(merged.upsilon, merged_pull, minlength=len(Upsilon))
+        total_phi += _sums(merged.z * merged_pull, merged.phi, Phi.shape[-1])
+        total_upsilon += _sums(merged_pull, merged.upsilon, Upsilon.shape[-1])
         here = merged.phi == global_phi
         if here.any():
-            everywhere += float(_over_draws(solved * per_mass, merged.counts[:, here]) @ merged_feature[here])
+            mean = _over_draws(solved * per_mass, merged.counts)
+            everywhere = everywhere + (mean * merged_feature)[..., here].sum(axis=-1)
+    loss_others = S @ weight
     return Evaluation(
-        0.5 * float(weight @ (S + unsolved)),
-        0.5 * float(weight @ S + solved @ unsolved),  # where hopeless, all of the second term is floor
-        np.concatenate([velocity_phi, velocity_upsilon]),
-        float(solved @ A_own),
+        0.5 * (loss_others + unsolved @ weight),
+        0.5 * (loss_others + unsolved @ solved),  # where hopeless, all of the second term is floor
+        np.concatenate([total_phi, total_upsilon], axis=-1),
+        A_own @ solved,
         everywhere,
     )
 
 
 def _over_draws(factor: Array, values: Array) -> Array:
     """sum_d factor_d values_d; ``values`` of shape (1, nodes) stand for every draw."""
-    return np.asarray(factor @ values if len(values) == len(factor) else factor.sum() * values[0])
+    if len(values) == factor.shape[-1]:
+        return np.asarray(factor @ values)
+    return np.asarray(factor.sum(axis=-1, keepdims=True) * values[0])
+
+
+def _sums(values: Array, index: Array, length: int) -> Array:
+    """Sums of values (..., k) that share an index; shape (..., length)."""
+    if values.ndim == 1:
+        return np.bincount(index, values, minlength=length)
+    return np.stack([np.bincount(index, line, minlength=length) for line in values])
