@@ -64,7 +64,7 @@ dd { margin: 0; min-width: 0; }
 pre {
   background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: 0.6rem 0.75rem;
   white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.6rem 0;
-  max-height: 12rem; overflow-y: auto;
+  max-height: 20rem; overflow-y: auto;
 }
 code { font: 0.88rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 .flag { white-space: nowrap; }

@@ -18,6 +18,8 @@ from mimlab.world.photograph import PhotographAreas, load_photograph, segment
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}  # taken from a folder
 MOST_DRAWN = 24  # photographs whose areas are drawn
 
+Measured = tuple[Path, PhotographAreas, AreaStatistics]
+
 GAP_SCHEMA = pa.schema(
     [
         ("image", pa.string()),
@@ -45,10 +47,17 @@ def run_gap(
     constant latents at mask ratio 0.75. Raises InputError for a file that is no photograph, before anything is
     written."""
     paths = photographs_in(images)
-    directory = None if out is None else RunDirectory(out, overwrite=overwrite)
-    if directory is not None:
-        directory.check()
-    measured: list[tuple[Path, PhotographAreas, AreaStatistics]] = []
+    if out is None:
+        return _summary(_measure(paths, patch_size, progress))
+    with RunDirectory(out, overwrite=overwrite) as folder:
+        measured = _measure(paths, patch_size, progress)
+        summary = _summary(measured)
+        _write(folder, measured, patch_size, summary, command)
+    return summary
+
+
+def _measure(paths: Sequence[Path], patch_size: int, progress: Progress | None) -> list[Measured]:
+    measured = []
     for index, path in enumerate(paths):
         if progress is not None:
             progress(index / len(paths), path.name)
@@ -57,11 +66,11 @@ def run_gap(
         except InputError as error:
             raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
         measured.append((path, areas, area_statistics((size, 1) for size in areas.sizes)))
-    summary = gap_summary([(path.name, statistics) for path, _, statistics in measured])
-    if directory is not None:
-        with directory as folder:
-            _write(folder, measured, patch_size, summary, command)
-    return summary
+    return measured
+
+
+def _summary(measured: Sequence[Measured]) -> dict[str, Any]:
+    return gap_summary([(path.name, statistics) for path, _, statistics in measured])
 
 
 def photographs_in(images: Sequence[str | Path]) -> list[Path]:
@@ -121,7 +130,7 @@ def _prediction(share: float | None) -> str:
     return f"two phases for {share:.0%} of local patches, one phase for the others"
 
 
-def _table(measured: Sequence[tuple[Path, PhotographAreas, AreaStatistics]]) -> pa.Table:
+def _table(measured: Sequence[Measured]) -> pa.Table:
     """A row per local area; see GAP_SCHEMA."""
     ratio = MaskedReconstruction().mask_ratio
     rows = []
@@ -148,7 +157,7 @@ def _table(measured: Sequence[tuple[Path, PhotographAreas, AreaStatistics]]) -> 
 
 def _write(
     folder: Path,
-    measured: Sequence[tuple[Path, PhotographAreas, AreaStatistics]],
+    measured: Sequence[Measured],
     patch_size: int,
     summary: dict[str, Any],
     command: str,

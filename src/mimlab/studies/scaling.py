@@ -112,20 +112,21 @@ def run_scale(
     where ``out`` is given, write the run directory. The mapping is a configuration without ``patches``; its engine is
     mean-field and it stops at half attention unless it says otherwise. Raises InputError before anything is run."""
     configs = configs_over(config_mapping, low, high, points)
-    directory = None if out is None else RunDirectory(out, overwrite=overwrite)
-    if directory is not None:
-        directory.check()
+    if out is None:
+        return _run(configs, progress)
+    with RunDirectory(out, overwrite=overwrite) as folder:
+        summary = _run(configs, progress)
+        _write(folder, configs[0], summary, command)
+    return summary
+
+
+def _run(configs: Sequence[SimulationConfig], progress: Progress | None) -> dict[str, Any]:
     simulations = []
     for index, config in enumerate(configs):
         if progress is not None:
-            progress(index / points, f"P = {config.world.patches:.3g}")
+            progress(index / len(configs), f"P = {config.world.patches:.3g}")
         simulations.append(simulate_config(config))
-    found = [point_of(simulation) for simulation in simulations]
-    summary = _summary(configs[0], simulations, found)
-    if directory is not None:
-        with directory as folder:
-            _write(folder, configs[0], found, summary, command)
-    return summary
+    return _summary(configs[0], simulations, [point_of(simulation) for simulation in simulations])
 
 
 def _summary(
@@ -150,17 +151,12 @@ def _summary(
     }
 
 
-def _write(
-    folder: Path,
-    config: SimulationConfig,
-    points: list[dict[str, Any]],
-    summary: dict[str, Any],
-    command: str,
-) -> None:
+def _write(folder: Path, config: SimulationConfig, summary: dict[str, Any], command: str) -> None:
     from mimlab.report import Section, draw_exponents, write_page
     from mimlab.report.pages import claim_sections, summary_facts
     from mimlab.runs.tables import write_json, write_table
 
+    points = summary["points"]
     mapping = to_mapping(config)
     del mapping["world"]["patches"]
     write_toml(folder / "config.toml", mapping)

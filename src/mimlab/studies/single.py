@@ -109,13 +109,11 @@ def run_simulation(
     """
     if query_at is not None:
         config = replace(config, dynamics=replace(config.dynamics, query=_patch_at(config.world, query_at)))
-    directory = None if out is None else RunDirectory(out, overwrite=overwrite)
-    if directory is not None:
-        directory.check()
-    simulation = simulate_config(config, progress)
-    if directory is not None:
-        with directory as folder:
-            write_simulation(simulation, folder, command)
+    if out is None:
+        return simulate_config(config, progress)
+    with RunDirectory(out, overwrite=overwrite) as folder:
+        simulation = simulate_config(config, progress)
+        write_simulation(simulation, folder, command)
     return simulation
 
 
