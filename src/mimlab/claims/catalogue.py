@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     for facts in summary["queries"]:
         here = query == facts["query"]
         evidence = RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts)
-        verdicts += [verdict for claim in ROW_CLAIMS if (verdict := claim.judge(evidence)) is not None]
+        judged = [verdict for claim in ROW_CLAIMS if (verdict := claim.judge(evidence)) is not None]
+        verdicts += [replace(verdict, query=facts["query"]) for verdict in judged]
     return verdicts
 
 

@@ -90,11 +90,13 @@ class Verdict:
     measurement: Measurement
     threshold: Threshold
     verdict: str
+    query: int | None = None  # the row that it speaks of, where it speaks of one
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as summary.json holds it."""
         return {
             "claim": self.claim.name,
+            "query": self.query,
             "statement": self.claim.statement,
             "source": self.claim.source,
             "quantity": self.claim.quantity,

@@ -13,6 +13,7 @@ from mimlab.claims.claim import Claim, Measurement, Threshold
 from mimlab.claims.fits import SIGMAS, fit_line
 
 Array = np.ndarray
+EXACT = ("enumerated", "mean-field")  # engines without sampling error
 PAPER = "Huang et al., arXiv 2403.02233"
 
 
@@ -34,8 +35,12 @@ class RowEvidence:
         return bool(low == high)
 
     def error(self, name: str) -> Array:
-        """Half width of the 95% interval of a column; 0 where the engine has no sampling error."""
-        width: Array = SIGMAS * np.nan_to_num(self.columns[f"{name}_se"])
+        """Half width of the 95% interval of a column: 0 for an engine without sampling error, nan where the error is
+        not known, so that nothing is concluded from it."""
+        error = self.columns[f"{name}_se"]
+        if self.summary["engine"] in EXACT:
+            return np.zeros(len(error))
+        width: Array = SIGMAS * error
         return width
 
     def final(self, name: str) -> tuple[float, float]:
@@ -186,7 +191,8 @@ def _half_time(row: RowEvidence) -> Measurement | None:
         row.summary["latent_mean"] ** 4
     )  # at z = c the flow runs c^4 times as fast, in cΦ and Υ alike but for Υ
     predicted = row.facts["predicted_half_time"] / scale
-    width = SIGMAS * (row.facts["half_time_se"] or 0.0)
+    error = row.facts["half_time_se"]
+    width = 0.0 if row.summary["engine"] in EXACT else np.nan if error is None else SIGMAS * error
     words = f"T_half = {half:.4g}; P/(γ(1-γ)C_a) = {predicted:.4g}"
     return Measurement(half / predicted, (half - width) / predicted, (half + width) / predicted, words)
 

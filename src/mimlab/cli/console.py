@@ -70,23 +70,40 @@ def show_exponents(console: Console, summary: Record) -> None:
 
 
 def show_verdicts(console: Console, summary: Record) -> None:
-    """A row per judged claim, and the count of each verdict."""
+    """A row per verdict, where there are several worlds below the claim that they speak of, and the counts."""
     verdicts = summary.get("claims", ())
     if not verdicts:
         return
-    where = [name for name in ("world", "expected") if any(record.get(name) for record in verdicts)]
-    table = _table("claim", "measured", "threshold", *where, "verdict")
+    several = any(record.get("world") for record in verdicts)
+    table = _table("claim, and world" if several else "claim", "measured", "threshold", "verdict")
+    claim = None
     for record in verdicts:
+        if several and record["claim"] != claim:
+            table.add_row(Text(record["claim"], style="bold"), end_section=False)
+        claim = record["claim"]
         table.add_row(
-            record["claim"],
+            f"  {record.get('world') or ''}" if several else claim,
             format_interval(record.get("value"), record.get("low"), record.get("high"), digits=3),
             record.get("threshold") or "",
-            *(record.get(name) or "" for name in where),
-            Text(record["verdict"], style=_COLOURS[record["verdict"]]),
+            _verdict(record),
         )
     console.print(table)
     counts = Counter(record["verdict"] for record in verdicts)
     console.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS if counts[verdict]))
+    if any(record.get("expected") for record in verdicts):
+        expected = sum(not _surprising(record) for record in verdicts)
+        console.print(f"{expected} of {len(verdicts)} as expected")
+
+
+def _verdict(record: Record) -> Text:
+    text = Text(record["verdict"], style=_COLOURS[record["verdict"]])
+    if record.get("expected"):
+        text.append(f" (not {record['expected']})" if _surprising(record) else " as expected", style="dim")
+    return text
+
+
+def _surprising(record: Record) -> bool:
+    return bool(record.get("expected", record["verdict"]) != record["verdict"])
 
 
 def _phases(phases: Sequence[Record]) -> Table:

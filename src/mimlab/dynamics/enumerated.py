@@ -40,7 +40,8 @@ def enumerated_draws(row: Row, latent: Latent, masked: int) -> tuple[Draws, ...]
     if log10(vectors) + latents + log10(cells) > log10(LARGEST):
         raise InputError(
             f"dynamics: engine = enumerated would need at least {vectors:.3g} counts of visible patches x "
-            f"{_power(latents)} latents x {cells} cells, more than {LARGEST:.0e}; use engine = sampled."
+            f"{_power(latents)} latents x {cells} cells, more than {LARGEST:.0e}; "
+            "use engine = sampled or fewer patches."
         )
     columns = columns_of(row)
     counts = _enumerate_counts(columns.size, visible)

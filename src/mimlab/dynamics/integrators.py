@@ -202,7 +202,9 @@ def _recorded(
     at: Array | None,
 ) -> Path:
     """The states at times ``at``, or at log-spaced times and the half time, read off the solver's continuous path."""
-    wanted = log_spaced(first, end) if at is None else at[at <= end]
+    wanted = (
+        log_spaced(first, end) if at is None else at[at <= end * (1 + RTOL)]
+    )  # the end is a root, found to a bit
     if at is None and half_time:
         wanted = np.unique(np.append(wanted, half_time))
     if len(lengths) == 1:

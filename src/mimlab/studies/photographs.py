@@ -127,6 +127,8 @@ def _report(name: str, statistics: AreaStatistics) -> dict[str, Any]:
 def _prediction(share: float | None) -> str:
     if share is None:
         return "no local area"
+    if share in (0.0, 1.0):
+        return f"{'two phases' if share else 'one phase'} for every local patch"
     return f"two phases for {share:.0%} of local patches, one phase for the others"
 
 
@@ -197,5 +199,9 @@ def _write(
         Section("Areas", "Patches of like appearance; the largest area is the global one.", figures=drawn),
     ]
     facts = {"Patch size (pixels)": patch_size, "Versions": summary["versions"]}
-    write_page(folder / "report.html", "Information gap of photographs", "", sections, command, facts)
+    lead = (
+        "Areas of like appearance give each photograph the sizes that decide, by the theory, how a masked patch learns: "
+        "in two phases where its information gap is positive, in one where it is negative."
+    )
+    write_page(folder / "report.html", "Information gap of photographs", lead, sections, command, facts)
     write_json(folder / "summary.json", summary)

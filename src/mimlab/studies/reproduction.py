@@ -226,7 +226,7 @@ def _area_sizes(folder: Path) -> Outcome:
     figure, quantity, axis = "figures/area-sizes.png", "upsilon_over_phi", "own_area_rest"
     plotted = [{axis: p[axis], "quantity": quantity, "value": p[quantity]} for p in points]
     fits = [{"quantity": quantity, "predicted": -1.0, **fit}]
-    draw_exponents(plotted, fits, folder / figure, x=axis, x_label="other patches of the own area, C_a - 1")
+    draw_exponents(plotted, fits, folder / figure, x=axis, x_label="other patches of the own area, $C_a - 1$")
     sizes = f"{worlds.AREA_SIZES[0]} to {worlds.AREA_SIZES[-1]}"
     label = f"P = {patches}, own areas of {sizes} patches, constant latents: Υ/Φ ≈ 1/(C_a - 1)"
     records = Setting("area-sizes", label, {}).records(judge_points(evidence), figure)

@@ -174,8 +174,9 @@ def _write(folder: Path, config: SimulationConfig, summary: dict[str, Any], comm
         ),
         *claim_sections(summary["claims"]),
     ]
+    lead = f"The same exponents from P = {points[0]['patches']:.3g} to {points[-1]['patches']:.3g}: how times grow with P."
     write_page(
-        folder / "report.html", "One world over a range of P", "", sections, command, summary_facts(summary)
+        folder / "report.html", "One world over a range of P", lead, sections, command, summary_facts(summary)
     )
     write_json(folder / "summary.json", summary)
 

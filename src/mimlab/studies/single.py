@@ -89,6 +89,10 @@ def simulate_config(config: SimulationConfig, progress: Progress | None = None) 
     trajectory, correlations = trajectory_table(runs, layout, mean), correlations_table(runs, layout)
     summary = _summary(config, layout, runs)
     summary["claims"] = [verdict.as_dict() for verdict in judge(trajectory, summary)]
+    if len(runs) > 1:
+        summary["claims"] = [
+            verdict | {"world": f"query {verdict['query']}"} for verdict in summary["claims"]
+        ]
     summary |= {"seed": config.seed, "versions": versions(), "seconds": time.perf_counter() - began}
     return Simulation(config, trajectory, correlations, summary, layout, tuple(runs))
 
@@ -183,7 +187,10 @@ def _draw_photograph(simulation: Simulation, folder: Path) -> dict[str, list[str
 
     areas, run = simulation.config.world.photograph, simulation.rows[0]
     draw_segmentation(
-        areas.pixels, areas.labels, folder / "figures/segmentation.png", "areas of like appearance"
+        areas.pixels,
+        areas.labels,
+        folder / "figures/segmentation.png",
+        Path(str(simulation.config.world.image)).name,
     )
     moments = [("start", 0.0), *((f"end of {phase.name}", phase.end) for phase in run.phases)]
     if moments[-1][1] < run.path.times[-1]:

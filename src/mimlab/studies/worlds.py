@@ -69,7 +69,7 @@ RUNS: tuple[Run, ...] = (
     Run(
         "tiny-areas",
         "own areas of 2 patches: Υ/Φ ≈ 1/(C_a - 1) = 1, and three masks in four are hopeless",
-        {"world": {"area_sizes": [500, *[2] * 250]}},
+        {"world": {"patches": 1002, "global_exponent": 0.9, "local_exponent": 0.1}},
         ("correlations", "excess_loss"),
         _PP_FAILS,
     ),
