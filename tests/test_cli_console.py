@@ -73,13 +73,22 @@ def test_simulation_that_never_got_there(shown):
     assert "holds" not in text
 
 
-def test_verdicts(shown):
-    text = shown(show_verdicts, {"claims": VERDICTS})
-    assert "two phases −0.23 [−0.25, −0.2] within 10% Δ > 0 [a] two phases holds" in text
+def test_verdicts_of_one_run(shown):
+    text = shown(show_verdicts, {"claims": VERDICTS[1:]})
+    assert "claim measured threshold verdict" in text
     assert "one phase – inconclusive" in text
     assert "convergence 10⁻¹² holds" in text
-    assert "claim measured threshold world expected verdict" in text
-    assert "claim measured threshold verdict" in shown(show_verdicts, {"claims": VERDICTS[1:]})
+    assert "expected" not in text
+
+
+def test_verdicts_on_several_worlds_stand_below_their_claim(shown):
+    expected = {"expected": "holds", "world": "Δ > 0 [a]"}
+    records = [record | expected for record in VERDICTS]
+    text = shown(show_verdicts, {"claims": records})
+    assert "claim, and world measured threshold verdict" in text
+    assert "two phases Δ > 0 [a] −0.23 [−0.25, −0.2] within 10% holds as expected" in text
+    assert "one phase Δ > 0 [a] – inconclusive (not holds)" in text
+    assert "2 holds, 1 inconclusive 2 of 3 as expected" in text
 
 
 def test_exponents(shown):

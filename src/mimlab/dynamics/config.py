@@ -84,7 +84,15 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class SimulationConfig:
-    """Everything a simulation depends on. ``seed`` drives the sampled and dense engines and random partitions."""
+    """Everything a simulation depends on.
+
+    Parameters
+    ----------
+    world, objective, dynamics
+        What images are, what is learned from them, and how.
+    seed
+        Drives the sampled and dense engines and random partitions.
+    """
 
     world: World
     objective: MaskedReconstruction = field(default_factory=MaskedReconstruction)

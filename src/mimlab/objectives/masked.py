@@ -13,6 +13,13 @@ from mimlab.world.latent import Latent
 class MaskedReconstruction:
     """Reconstruct masked patches from visible ones; round(mask_ratio * P) patches are masked, uniformly.
 
+    Parameters
+    ----------
+    mask_ratio
+        γ, strictly between 0 and 1.
+    name
+        Name of the objective: "masked".
+
     Raises InputError where ``mask_ratio`` does not lie strictly between 0 and 1 or another objective is named.
 
     >>> MaskedReconstruction(mask_ratio=0.75).masked(196)

@@ -200,8 +200,8 @@ def _write(
     ]
     facts = {"Patch size (pixels)": patch_size, "Versions": summary["versions"]}
     lead = (
-        "Areas of like appearance give each photograph the sizes that decide, by the theory, how a masked patch learns: "
-        "in two phases where its information gap is positive, in one where it is negative."
+        "Areas of like appearance give each photograph the sizes that decide, by the theory, how a masked patch "
+        "learns: in two phases where its information gap is positive, in one where it is negative."
     )
     write_page(folder / "report.html", "Information gap of photographs", lead, sections, command, facts)
     write_json(folder / "summary.json", summary)

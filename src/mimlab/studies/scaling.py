@@ -174,7 +174,8 @@ def _write(folder: Path, config: SimulationConfig, summary: dict[str, Any], comm
         ),
         *claim_sections(summary["claims"]),
     ]
-    lead = f"The same exponents from P = {points[0]['patches']:.3g} to {points[-1]['patches']:.3g}: how times grow with P."
+    first, last = points[0]["patches"], points[-1]["patches"]
+    lead = f"The same exponents κc and κs from P = {first:.3g} to {last:.3g}, and how times grow with P."
     write_page(
         folder / "report.html", "One world over a range of P", lead, sections, command, summary_facts(summary)
     )

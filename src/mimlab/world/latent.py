@@ -21,6 +21,13 @@ Array = np.ndarray
 class Latent:
     """Uniform on ``[low, high]`` (equal: a constant), or one of ``values``, equally likely. Never negative.
 
+    Parameters
+    ----------
+    low, high
+        Ends of the interval, the paper's L and U; equal for a constant.
+    values
+        Or: equally likely values; repeat one to make it likelier.
+
     Raises InputError for a law that is empty, negative, not finite, zero throughout, or given twice.
 
     >>> Latent(low=0.5, high=1.5).mean
