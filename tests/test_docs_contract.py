@@ -15,6 +15,7 @@ from mimlab.dynamics.tables import CORRELATIONS_SCHEMA, TRAJECTORY_SCHEMA
 from mimlab.runs.flags import flag_name
 from mimlab.runs.schema import Key, keys
 from mimlab.studies.photographs import GAP_SCHEMA, gap_summary
+from mimlab.studies.reproduction import Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, run_scale
 from mimlab.studies.survey import SURVEY_SCHEMA
 from mimlab.world.gap import area_statistics
@@ -94,7 +95,10 @@ def test_every_column_is_listed_with_its_type(title):
 def test_every_key_of_a_summary_is_listed(run):
     assert names("summary.json") == list(run.summary)
     assert names("Of each query") == list(run.summary["queries"][0])
-    assert names("Of each verdict") == list(run.summary["claims"][0])
+    assert [*names("Of each verdict"), "world"] == list(run.summary["claims"][0])
+    with_setting = Setting("", "", {}).records(run.summary["claims"], None)[0]
+    more = set(with_setting) - set(names("Of each verdict"))
+    assert more == set(re.findall(r"`(\w+)`", section("Of each verdict").split("\n\n")[-2])) - {"reproduce"}
 
 
 def test_keys_of_the_other_summaries_are_named():
