@@ -1,0 +1,49 @@
+"""The README is executed: its Python prints what it says, its commands run as typed."""
+
+import re
+import shlex
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mimlab.cli import application
+from mimlab.cli.session import run
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ mimlab (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+
+
+def test_python_prints_what_the_readme_says():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (printed,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    said = StringIO()
+    with redirect_stdout(said):
+        exec(code, {})
+    assert said.getvalue() == printed
+
+
+def test_there_is_a_command_of_each_kind():
+    assert {command.split()[0] for command in COMMANDS} == {"simulate", "gap", "scale", "reproduce"}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("reproduce")])
+def test_commands_run_as_typed(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    halves = np.zeros((427, 640, 3), dtype=np.uint8)
+    halves[:, 240:360] = 200
+    Image.fromarray(halves).save("photo.jpg")
+    Path("photos").mkdir()
+    Image.fromarray(halves).save("photos/one.png")
+    assert run(application(), shlex.split(command)) == 0
+    (out,) = Path("runs").iterdir()
+    assert {"config.toml", "summary.json", "report.html"} <= {file.name for file in out.iterdir()}
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    assert not [link for link in links if not (Path(__file__).parents[1] / link).exists()]
