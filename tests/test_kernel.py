@@ -246,3 +246,20 @@ def test_at_the_end_of_training_only_the_floor_is_left() -> None:
         assert now.attention_own == pytest.approx(1.0, abs=1e-14)
         assert now.excess < 1e-300
         assert np.all(np.abs(now.velocity) < 1e-300)
+
+
+# --- several states at once -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, 10**4, 10**9])
+def test_many_states_are_evaluated_as_one_by_one(
+    objective: RowObjective, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mimlab.objectives.kernel.LARGEST_BLOCK", block)
+    states = np.stack([state_of(objective.row, seed, scale=2.0 * seed) for seed in range(5)])
+    together = objective.evaluate(states)
+    for index, state in enumerate(states):
+        alone = objective.evaluate(state)
+        for name in ("loss", "excess", "velocity", "attention_own", "attention_global"):
+            found, expected = getattr(together, name)[index], getattr(alone, name)
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15, err_msg=name)
