@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.runs.checks import finite_number, whole_number
 from mimlab.runs.errors import InputError
-from mimlab.world.world import World, positive_integer
+from mimlab.world.world import World
 
 ENGINES = ("enumerated", "sampled", "mean-field", "dense")
 INTEGRATORS = ("flow", "descent")
@@ -57,29 +57,24 @@ class Dynamics:
         if (self.learning_rate is None) != (self.steps is None):
             raise InputError("dynamics: learning_rate and steps go together; give both or neither.")
         if self.learning_rate is not None:
-            _positive("learning_rate", self.learning_rate)
-            object.__setattr__(self, "learning_rate", float(self.learning_rate))
-            object.__setattr__(self, "steps", positive_integer("dynamics.steps", self.steps))
-        object.__setattr__(self, "draws", positive_integer("dynamics.draws", self.draws))
+            object.__setattr__(self, "learning_rate", _positive("learning_rate", self.learning_rate))
+            object.__setattr__(self, "steps", whole_number("dynamics.steps", self.steps))
+        object.__setattr__(self, "draws", whole_number("dynamics.draws", self.draws))
         if self.engine == "sampled" and self.draws < FEWEST_DRAWS:
             raise InputError(
                 f"dynamics: draws = {self.draws} is too few for a standard error; at least {FEWEST_DRAWS}."
             )
-        _positive("stop_attention", self.stop_attention)
+        object.__setattr__(self, "stop_attention", _positive("stop_attention", self.stop_attention))
         if self.stop_attention > 1:
             raise InputError(
                 f"dynamics: stop_attention = {self.stop_attention} exceeds 1; give a number in (0, 1]."
             )
         query = self.query
-        if isinstance(query, str) and query.isdigit():
-            query = int(query)
-            object.__setattr__(self, "query", query)
-        if isinstance(query, str):
+        if not isinstance(query, str) or query.isdecimal():
+            query = int(query) if isinstance(query, str) else query
+            object.__setattr__(self, "query", whole_number("dynamics.query", query, least=0))
+        else:
             _one_of("query", query, QUERIES, "or a patch index")
-        elif isinstance(query, bool) or int(query) != query or query < 0:
-            raise InputError(
-                f"dynamics: query = {query!r} must be local, global, all or a patch index from 0."
-            )
 
 
 @dataclass(frozen=True)
@@ -100,8 +95,10 @@ class SimulationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed = {self.seed!r} must be a whole number, at least 0.")
+        for name, kind in (("world", World), ("objective", MaskedReconstruction), ("dynamics", Dynamics)):
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(f"{name} = {getattr(self, name)!r} must be a {kind.__name__}.")
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...], besides: str = "") -> None:
@@ -111,6 +108,8 @@ def _one_of(name: str, value: Any, known: tuple[str, ...], besides: str = "") ->
         )
 
 
-def _positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value <= 0:
-        raise InputError(f"dynamics: {name} = {value!r} must be a finite positive number.")
+def _positive(name: str, value: Any) -> float:
+    number = finite_number(f"dynamics.{name}", value)
+    if number <= 0:
+        raise InputError(f"dynamics.{name} = {value!r} must be a finite positive number.")
+    return number

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, isfinite, lgamma, log
+from math import exp, lgamma, log
 
+from mimlab.runs.checks import finite_number
 from mimlab.runs.errors import InputError
 from mimlab.world.latent import Latent
 
@@ -30,9 +31,8 @@ class MaskedReconstruction:
     name: str = "masked"
 
     def __post_init__(self) -> None:
-        ratio = self.mask_ratio
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not isfinite(ratio):
-            raise InputError(f"objective: mask_ratio = {ratio!r} must be a finite number.")
+        ratio = finite_number("objective.mask_ratio", self.mask_ratio)
+        object.__setattr__(self, "mask_ratio", ratio)
         if not 0 < ratio < 1:
             raise InputError(
                 f"objective: mask_ratio = {ratio} masks none or all; give a number between 0 and 1."

@@ -8,13 +8,15 @@ areas be summed once and for all (docs/derivations.md, "Merging like areas").
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 
+from mimlab.runs.checks import finite_number, items_of
 from mimlab.runs.errors import InputError
 
 Array = np.ndarray
+
+LARGEST = 1e3  # a law's largest latent, and the inverse of the least that it may be
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,26 @@ class Latent:
         if self.values is not None:
             if self.low is not None or self.high is not None:
                 raise InputError("latent: both values and low/high are given; give one of the two.")
-            numbers: tuple[float, ...] = tuple(float(v) for v in self.values)
+            items = items_of("latent.values", self.values, "numbers")
+            numbers = tuple(finite_number(f"latent.values[{i}]", v) for i, v in enumerate(items))
             object.__setattr__(self, "values", numbers)
         else:
             if self.low is None or self.high is None:
                 raise InputError("latent: give low and high (equal for a constant), or values.")
-            numbers = (float(self.low), float(self.high))
+            numbers = finite_number("latent.low", self.low), finite_number("latent.high", self.high)
             object.__setattr__(self, "low", numbers[0])
             object.__setattr__(self, "high", numbers[1])
             if numbers[0] > numbers[1]:
                 raise InputError(f"latent: low = {self.low} exceeds high = {self.high}; swap them.")
-        if not numbers or not all(isfinite(v) for v in numbers):
-            raise InputError(f"latent: {list(numbers)} must be finite numbers, at least one.")
         if min(numbers) < 0:
             raise InputError(f"latent: {min(numbers)} is negative; latents are strengths, give numbers >= 0.")
         if max(numbers) == 0:
             raise InputError("latent: every latent is 0, so images are empty; give a positive value.")
+        if not 1 / LARGEST <= max(numbers) <= LARGEST:
+            raise InputError(
+                f"latent: the largest, {max(numbers):.3g}, is not between {1 / LARGEST:g} and {LARGEST:g}; "
+                "latents are of order one, rescale them."
+            )
 
     @property
     def atoms(self) -> tuple[float, ...] | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from mimlab.runs.checks import finite_number, items_of, whole_number
 from mimlab.runs.errors import InputError
 from mimlab.world.gap import AreaStatistics, area_statistics
 from mimlab.world.latent import Latent
@@ -17,6 +16,8 @@ from mimlab.world.sizes import PAPER_RANGE, Runs, runs_from_exponents, runs_from
 if TYPE_CHECKING:
     from mimlab.world.photograph import PhotographAreas
 
+LARGEST_WORLD = 10**15  # patches: numbers of them stay exact in float64
+MOST_CLUSTERS = 10_000
 LARGEST_TABLE = 10**7  # patches, when every patch needs a label (nested, random or listed partitions)
 
 
@@ -73,7 +74,9 @@ class World:
                 f"{sum(ways)} of the three were given."
             )
         for name in ("clusters", "patch_size", "max_cells"):
-            object.__setattr__(self, name, positive_integer(f"world.{name}", getattr(self, name)))
+            object.__setattr__(self, name, whole_number(f"world.{name}", getattr(self, name)))
+        if self.clusters > MOST_CLUSTERS:
+            raise InputError(f"world.clusters = {self.clusters} is too many; at most {MOST_CLUSTERS}.")
         if self.area_sizes is not None:
             object.__setattr__(self, "area_sizes", checked_sizes("world.area_sizes", self.area_sizes))
         if self.image is not None:
@@ -87,12 +90,17 @@ class World:
                     "or one list of sizes per cluster."
                 )
         else:
-            lists = tuple(checked_sizes(f"world.partitions[{k}]", s) for k, s in enumerate(self.partitions))
-            object.__setattr__(self, "partitions", lists)
+            lists = items_of("world.partitions", self.partitions, "one list of sizes per cluster")
+            checked = tuple(checked_sizes(f"world.partitions[{k}]", s) for k, s in enumerate(lists))
+            object.__setattr__(self, "partitions", checked)
+        if not isinstance(self.latent, Latent):
+            raise InputError(
+                f"world: latent = {self.latent!r} must be a Latent, such as Latent(low=0.5, high=1.5)."
+            )
         if self.image is None:
-            self._check_table(sum(size * count for size, count in self.runs))
-            if not isinstance(self.partitions, str):
-                listed(Partition(self.runs), self.partitions, self.clusters)
+            self._check_table(self.patches_total)
+        if not isinstance(self.partitions, str):
+            self._check_lists(self.partitions)
 
     def _check_exponents(self) -> None:
         for name in ("patches", "global_exponent", "local_exponent"):
@@ -100,19 +108,34 @@ class World:
                 raise InputError(
                     f"world: {name} is missing; patches, global_exponent and local_exponent go together."
                 )
-        object.__setattr__(self, "patches", positive_integer("world.patches", self.patches))
+        object.__setattr__(self, "patches", whole_number("world.patches", self.patches))
+        self._check_table(self.patches or 0)
         for name in PAPER_RANGE:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-                raise InputError(f"world: {name} = {value!r} must be a finite number.")
+            value = finite_number(f"world.{name}", getattr(self, name))
             if not 0 <= value <= 1:
                 raise InputError(
                     f"world: {name} = {value} must lie in [0, 1]: an area has from 1 to P patches."
                 )
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, value)
         assert self.runs
 
+    def _check_lists(self, lists: tuple[tuple[int, ...], ...]) -> None:
+        if self.image is not None:
+            raise InputError(
+                "world: a photograph's areas lie where they lie; use partitions = shared or random."
+            )
+        listed(Partition(self.runs), lists, self.clusters)
+        if runs_from_sizes(lists[0]) != self.runs:
+            raise InputError(
+                f"world: partitions[0] = {_start(lists[0])} differs from the world's own areas, which are cluster 0's; "
+                "make them equal."
+            )
+
     def _check_table(self, patches: int) -> None:
+        if patches > LARGEST_WORLD:
+            raise InputError(
+                f"world: there are more than {LARGEST_WORLD:.0e} patches; lower patches or sizes."
+            )
         if self.clusters > 1 and self.partitions != "shared" and patches > LARGEST_TABLE:
             raise InputError(
                 f"world: partitions other than shared need a label for each of {patches} patches, at most "
@@ -190,18 +213,11 @@ class World:
         return tuple(notes)
 
 
-def positive_integer(name: str, value: Any) -> int:
-    """``value`` as an int; a float that is whole counts. Raises InputError otherwise."""
-    whole = isinstance(value, int) or (isinstance(value, float) and isfinite(value) and value == int(value))
-    if isinstance(value, bool) or not (whole or (type(value).__module__ == "numpy" and value == int(value))):
-        raise InputError(f"{name} = {value!r} must be a positive whole number.")
-    if value < 1:
-        raise InputError(f"{name} = {value} must be at least 1.")
-    return int(value)
-
-
-def checked_sizes(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
+def checked_sizes(name: str, sizes: Any) -> tuple[int, ...]:
     """Sizes as positive ints, at least one. Raises InputError otherwise."""
-    if isinstance(sizes, str) or not len(sizes):
-        raise InputError(f"{name} = {sizes!r} must be a list of positive whole numbers.")
-    return tuple(positive_integer(f"{name}[{i}]", size) for i, size in enumerate(sizes))
+    items = items_of(name, sizes, "positive whole numbers")
+    return tuple(whole_number(f"{name}[{i}]", size) for i, size in enumerate(items))
+
+
+def _start(sizes: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, sizes[:8]))}{', ...' if len(sizes) > 8 else ''}]"
