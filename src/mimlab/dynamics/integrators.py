@@ -18,10 +18,10 @@ from mimlab.objectives.kernel import Evaluation
 Array = np.ndarray
 Progress = Callable[[float, str], None]
 
-RECORDS = 240  # recorded times a row
+RECORDS = 120  # recorded states a row by time, log-spaced, and as many again by path length (flow)
 FIRST_MOVE = 1e-3  # change of the fastest entry, in logits, by the first recorded time after 0
 HALF = 0.5
-RTOL, ATOL = 1e-6, 1e-8  # of one step; a whole run is good to about 1e-6 in time
+RTOL, ATOL = 1e-6, 1e-8  # of one step; a whole run is good to about 1e-7 in time
 LONGEST = 1e5  # path length, in logits, beyond which a row is taken not to end
 
 
@@ -103,7 +103,7 @@ def flow(
     at: Array | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """dQ/dt = -∇L by SciPy's RK45 up to ``horizon``; half attention and ``stop_attention`` are solver events.
+    """dQ/dt = -∇L by SciPy's DOP853 up to ``horizon``; half attention and ``stop_attention`` are solver events.
 
     The solver's variable is the length of the path, ds = |dQ/dt| dt, and time a component of its state: rates span as
     many orders of magnitude as T does, and along the path they do not (docs/derivations.md, "Flow by path length").
@@ -158,7 +158,7 @@ def flow(
             along,
             (0.0, LONGEST),
             np.append(state, 0.0),
-            method="RK45",
+            method="DOP853",
             events=[half, stop, late, broken],
             dense_output=True,
             rtol=RTOL,
@@ -201,29 +201,28 @@ def _recorded(
     status: str,
     at: Array | None,
 ) -> Path:
-    """The states at times ``at``, or at log-spaced times and the half time, read off the solver's continuous path."""
-    wanted = (
-        log_spaced(first, end) if at is None else at[at <= end * (1 + RTOL)]
-    )  # the end is a root, found to a bit
-    if at is None and half_time:
-        wanted = np.unique(np.append(wanted, half_time))
+    """States read off the solver's continuous path: at the times ``at``; or else at the half time and at states
+    spaced evenly both in log time and in path length, since what happens at once, such as the end of growth where P is
+    large, takes a length but no time."""
     if len(lengths) == 1:
         return Path(np.zeros(1), path(lengths)[:-1].T, None, status, half_time)
     # Finer than the solver's steps, and finer still at the start, so that time is nearly linear in between.
     fine = np.concatenate([np.linspace(a, b, 9)[:-1] for a, b in pairwise(lengths)] + [lengths[-1:]])
-    fine = np.union1d(fine, np.geomspace(FIRST_MOVE * 0.1, fine[1], 17) if fine[1] > FIRST_MOVE else fine[:1])
+    if fine[1] > FIRST_MOVE:
+        fine = np.union1d(fine, np.geomspace(0.1 * FIRST_MOVE, fine[1], 17))
     times = np.maximum.accumulate(path(fine)[-1])
-    s = np.interp(wanted, times, fine)
-    # Log-spaced times need to be nearly so, their states exact; those that were asked for, and the half time, exact.
-    exact = np.full(len(wanted), at is not None) | (wanted == (half_time or -1.0))
-    s[exact] = _lengths_at(path, wanted[exact], fine, times)
+    if at is not None:
+        at = at[at <= end * (1 + RTOL)]  # the end is a root, not found to the last bit
+        return Path(at, path(_lengths_at(path, at, fine, times))[:-1].T, None, status, half_time)
+    by_time = np.interp(log_spaced(first, end), times, fine)
+    half = _lengths_at(path, np.array([half_time] if half_time else []), fine, times)
+    s = np.unique(np.concatenate([by_time, np.linspace(0.0, lengths[-1], RECORDS), half]))
     y = path(s)
-    recorded = np.where(exact, wanted, y[-1])
-    recorded[0], recorded[-1] = (
-        (0.0 if wanted[0] == 0 else recorded[0]),
-        (end if wanted[-1] == end else recorded[-1]),
-    )
-    return Path(recorded, y[:-1].T, None, status, half_time)
+    recorded = np.maximum.accumulate(y[-1])
+    recorded[np.isin(s, half)] = half_time
+    recorded[0], recorded[-1] = 0.0, end
+    later = np.append(np.diff(recorded) > 0, True)  # of states that the clock cannot tell apart, the last
+    return Path(recorded[later], y[:-1, later].T, None, status, half_time)
 
 
 def _lengths_at(path: Any, wanted: Array, fine: Array, times: Array) -> Array:
