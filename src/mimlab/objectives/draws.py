@@ -7,7 +7,7 @@ Where many areas are alike and each is one cell, they need no column: ``Merged``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -48,6 +48,30 @@ class Draws:
     solvable: Array  # (draws,) 1.0 where some patch of the own area is visible, else 0.0
     crowd: Array | None = None  # (columns,)
     merged: Merged | None = None
+
+    def split(self, entries: int) -> list[Draws]:
+        """The draws in blocks of at most about ``entries`` (draws x columns or cells); weights keep their sum of 1
+        over all blocks."""
+        draws = len(self.weight)
+        width = max(self.counts.shape[1], self.z.shape[1], self.masked.shape[1])
+        size = max(1, entries // width)
+        if draws <= size:
+            return [self]
+        return [self._some(slice(first, first + size)) for first in range(0, draws, size)]
+
+    def _some(self, chosen: slice) -> Draws:
+        merged = self.merged
+        if merged is not None and len(merged.counts) > 1:
+            merged = replace(merged, counts=merged.counts[chosen], pairs=merged.pairs[chosen])
+        return replace(
+            self,
+            weight=self.weight[chosen],
+            counts=self.counts[chosen] if len(self.counts) > 1 else self.counts,
+            z=self.z[chosen],
+            masked=self.masked[chosen],
+            solvable=self.solvable[chosen],
+            merged=merged,
+        )
 
     @cached_property
     def blank(self) -> Array | None:

@@ -25,7 +25,9 @@ from mimlab.world.row import Row
 
 Array = np.ndarray
 
-LARGEST_BLOCK = 1_000_000  # entries (states x draws x columns) that are evaluated at once
+LARGEST_BLOCK = (
+    200_000  # entries (states x draws x columns) that are evaluated at once: they stay in the cache
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,12 @@ class RowObjective:
         return self.row.phi_of(0)
 
     @cached_property
+    def blocks(self) -> list[tuple[Draws, int]]:
+        """The draws in blocks that stay in the cache, each with the index of its view's global Phi."""
+        pairs = zip(self.draws, self.global_phi, strict=True)
+        return [(block, int(at)) for draws, at in pairs for block in draws.split(LARGEST_BLOCK)]
+
+    @cached_property
     def tied(self) -> Array:
         """Entries tied to each unknown; shape as the state."""
         return np.concatenate([self.row.phi_tied, np.maximum(self.row.upsilon_tied, 1.0)])
@@ -70,36 +78,23 @@ class RowObjective:
 
     def evaluate(self, state: Array) -> Evaluation:
         """Loss, velocity and attention at ``state``, of shape (n_phi + n_upsilon,) or, for several, (states, ...)."""
-        if state.ndim > 1:
-            return self._evaluate_many(state)
         n_phi = len(self.row.phi_tied)
-        Phi, Upsilon = state[..., :n_phi], state[..., n_phi:]
-        parts = [
-            _evaluate(draws, Phi, Upsilon, int(global_phi))
-            for draws, global_phi in zip(self.draws, self.global_phi, strict=True)
-        ]
-        return self._together(parts)
-
-    def _evaluate_many(self, states: Array) -> Evaluation:
-        """The same in blocks of states that fit the cache's order of magnitude."""
-        n_phi = len(self.row.phi_tied)
-        entries = max(draws.z.size + draws.counts.size for draws in self.draws)
-        block = max(1, LARGEST_BLOCK // entries)
+        if state.ndim == 1:
+            Phi, Upsilon = state[:n_phi], state[n_phi:]
+            return self._together([_evaluate(draws, Phi, Upsilon, at) for draws, at in self.blocks])
+        entries = max(draws.z.size + draws.counts.size for draws, _ in self.blocks)
+        together = max(1, LARGEST_BLOCK // entries)  # states that are evaluated at once
         done = []
-        for first in range(0, len(states), block):
-            some = states[first : first + block]
-            parts = [
-                _evaluate(draws, some[:, :n_phi], some[:, n_phi:], int(global_phi))
-                for draws, global_phi in zip(self.draws, self.global_phi, strict=True)
-            ]
-            done.append(self._together(parts))
+        for first in range(0, len(state), together):
+            Phi, Upsilon = np.split(state[first : first + together], [n_phi], axis=1)
+            done.append(self._together([_evaluate(draws, Phi, Upsilon, at) for draws, at in self.blocks]))
         return Evaluation(*(np.concatenate([getattr(e, f.name) for e in done]) for f in fields(Evaluation)))
 
     def _together(self, parts: Sequence[Evaluation]) -> Evaluation:
         """Views, each weighted by its share, and the factors that they have in common."""
         loss = excess = own = everywhere = 0.0
         velocity = np.zeros(len(self.tied))
-        for draws, part in zip(self.draws, parts, strict=True):
+        for (draws, _), part in zip(self.blocks, parts, strict=True):
             loss = loss + draws.share * part.loss
             excess = excess + draws.share * part.excess
             velocity = velocity + draws.share * part.velocity
