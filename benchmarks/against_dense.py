@@ -36,6 +36,7 @@ AIM = {(1024, "all rows"): 10_000}  # times as fast as dense
 TRUTH_SEEDS = 1_000  # the seeds of the truth start here
 STEP_BACK = 1e-4  # of t*, over which dPhi/dt is measured
 PROBE_STEPS = 1000  # of exact gradient descent, whose bias is proportional to 1 / steps
+TURNS = 5  # of timing
 RESAMPLES = 4000  # of the spread: variances by their chi-squared law, times by the bootstrap
 INTERVAL = (0.025, 0.975)
 
@@ -97,17 +98,20 @@ def compare(plan: Plan, seed: int) -> dict[str, Any]:
 
     world = world_of(plan.patches, LATENTS["constant latents"])
     dense, task = Dense.on(world, OBJECTIVE), task_of(world, plan, seed)
-    sampled, steps = in_turns(world, dense, task, plan, seed)
-    errors = (np.array(sampled["phi"]) - task.phi) / task.slope
+    seconds, steps = in_turns(world, dense, task, plan, seed)
+    phis, stated = zip(
+        *(phi_at(world, task.time, plan.draws, seed + i) for i in range(plan.seeds)), strict=True
+    )
+    errors = (np.array(phis) - task.phi) / task.slope
     with threads(1):
         noise = {way: noise_of(dense, task, plan, seed, way) for way in WAYS}
     return {
         "task": vars(task),
-        "sampled": {**sampled, "error_of_time": errors},
+        "sampled": {"seconds": seconds, "phi": phis, "phi_se": stated, "error_of_time": errors},
         "dense_steps": steps,
         "dense_noise": noise,
         "dense_bias_times_steps": bias_of(world, task, plan, seed),
-        "ratios": {way: ratio_of(sampled["seconds"], errors, steps[way], noise[way], seed) for way in WAYS},
+        "ratios": {way: ratio_of(seconds, errors, steps[way], noise[way], seed) for way in WAYS},
     }
 
 
@@ -133,8 +137,9 @@ def task_of(world: World, plan: Plan, seed: int) -> Task:
 
 def in_turns(
     world: World, dense: Dense, task: Task, plan: Plan, seed: int
-) -> tuple[dict[str, list[float]], dict[str, list[dict[str, Any]]]]:
-    """Whole sampled runs and single steps of dense, one after the other, so that both meet the same machine."""
+) -> tuple[list[float], dict[str, list[dict[str, Any]]]]:
+    """Seconds of whole sampled runs and of single steps of dense, one after the other, so that both meet the same
+    machine."""
     steps: dict[str, list[dict[str, Any]]] = {
         way: [
             {"batch": batch, "dtype": dtype, "seconds": []}
@@ -143,20 +148,17 @@ def in_turns(
         ]
         for way in WAYS
     }
-    sampled: dict[str, list[float]] = {"seconds": [], "phi": [], "phi_se": []}
-    for index in range(-1, plan.seeds):  # the first turn warms up and is not counted
+    runs = []
+    for turn in range(1 + TURNS):
         began = time.perf_counter()
-        phi, se = phi_at(world, task.time, plan.draws, seed + index % plan.seeds)
-        run = (time.perf_counter() - began, phi, se)
-        taken = [
-            (kind, dense.timed_step(way, kind["batch"], kind["dtype"])) for way in WAYS for kind in steps[way]
-        ]
-        if index >= 0:
-            for name, value in zip(sampled, run, strict=True):
-                sampled[name].append(value)
-            for kind, seconds in taken:
-                kind["seconds"].append(seconds)
-    return sampled, steps
+        phi_at(world, task.time, plan.draws, seed + turn)
+        runs.append(time.perf_counter() - began)
+        for way in WAYS:
+            for kind in steps[way]:
+                kind["seconds"].append(dense.timed_step(way, kind["batch"], kind["dtype"]))
+    for times in (runs, *(kind["seconds"] for way in WAYS for kind in steps[way])):
+        del times[0]  # it warms up
+    return runs, steps
 
 
 def noise_of(dense: Dense, task: Task, plan: Plan, seed: int, way: str) -> list[dict[str, Any]]:
@@ -205,7 +207,7 @@ def ratio_of(
 ) -> dict[str, Any]:
     """Wall time of dense over that of sampled, at the batch and number format that favour dense most."""
     best = min(steps, key=lambda kind: float(np.median(kind["seconds"])) / kind["batch"])
-    image, run, n = np.array(best["seconds"]) / best["batch"], np.array(seconds), len(seconds)
+    image, run, n = np.array(best["seconds"]) / best["batch"], np.array(seconds), len(errors)
     k, error = law_of(noise), float(np.mean(errors**2) ** 0.5)
     images = float(np.mean(k**2)) / error**2
 
@@ -213,7 +215,7 @@ def ratio_of(
     k_drawn = k * np.sqrt((n - 1) / generator.chisquare(n - 1, size=(RESAMPLES, len(k))))
     error_drawn = error * np.sqrt(n / generator.chisquare(n, size=RESAMPLES))
     image_drawn, run_drawn = (
-        np.median(generator.choice(x, size=(RESAMPLES, n)), axis=1) for x in (image, run)
+        np.median(generator.choice(x, size=(RESAMPLES, TURNS)), axis=1) for x in (image, run)
     )
     ratios = np.mean(k_drawn**2, axis=1) / error_drawn**2 * image_drawn / run_drawn
     low, high = np.quantile(ratios, INTERVAL)

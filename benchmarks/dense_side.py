@@ -51,7 +51,8 @@ class Dense:
         the time ``end``. Only the query's row is trained, which moves as it would among all rows."""
         steps = images // batch
         conditional = self.query if rows == "one row" else None
-        model, generator = DenseAttention(self.world, seed=seed), np.random.default_rng([seed, images])
+        model = DenseAttention(self.world, seed=seed, dtype="float32")  # its rounding is far below the noise
+        generator = np.random.default_rng([seed, images])
         own = int(self.world.area_of[0, self.query])
         before = 0.0
         for step in range(1, LONGEST * steps + 1):
