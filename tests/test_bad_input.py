@@ -177,6 +177,8 @@ RUNS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({**DESCENT, "steps": 0}, ("steps = 0", "at least 1")),
     ({**DESCENT, "steps": 2.5}, ("steps = 2.5", "whole number")),
     ({**DESCENT, "steps": INF}, ("steps = inf", "whole number")),
+    ({**DESCENT, "learning_rate": 1e308, "steps": 30}, ("learning_rate = 1e+308", "steps = 30", "at most")),
+    ({**DESCENT, "steps": 10**400}, ("steps", "at most")),
     ({"draws": 0}, ("draws = 0", "at least 1")),
     ({"draws": 63}, ("draws = 63", "at least 64")),
     ({"draws": "1024"}, ("draws = '1024'", "whole number")),

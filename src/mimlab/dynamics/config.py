@@ -14,6 +14,7 @@ ENGINES = ("enumerated", "sampled", "mean-field", "dense")
 INTEGRATORS = ("flow", "descent")
 QUERIES = ("local", "global", "all")
 FEWEST_DRAWS = 64
+MOST_STEPS, LONGEST_TIME = 10**15, 1e300
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,17 @@ class Dynamics:
         if (self.learning_rate is None) != (self.steps is None):
             raise InputError("dynamics: learning_rate and steps go together; give both or neither.")
         if self.learning_rate is not None:
-            object.__setattr__(self, "learning_rate", _positive("learning_rate", self.learning_rate))
-            object.__setattr__(self, "steps", whole_number("dynamics.steps", self.steps))
+            rate, steps = (
+                _positive("learning_rate", self.learning_rate),
+                whole_number("dynamics.steps", self.steps),
+            )
+            object.__setattr__(self, "learning_rate", rate)
+            object.__setattr__(self, "steps", steps)
+            if steps > MOST_STEPS or rate * steps > LONGEST_TIME:
+                raise InputError(
+                    f"dynamics: learning_rate = {rate} and steps = {str(steps)[:20]} go too far; "
+                    f"at most {MOST_STEPS:.0e} steps and {LONGEST_TIME:.0e} for their product."
+                )
         object.__setattr__(self, "draws", whole_number("dynamics.draws", self.draws))
         if self.engine == "sampled" and self.draws < FEWEST_DRAWS:
             raise InputError(

@@ -71,13 +71,13 @@ def descend(
     half_time, before, previous, status = None, np.nan, state, "finished"
     for step in range(steps + 1):
         now = objective.evaluate(state)
-        if not (np.isfinite(now.loss) and np.all(np.isfinite(now.velocity))):
+        if not (_finite(now) and np.all(np.isfinite(state))):
             status = "diverged"
             step, state = max(step - 1, 0), previous
             break
         if half_time is None and now.attention_own >= HALF:
             back = 0.0 if step == 0 else (now.attention_own - HALF) / (now.attention_own - before)
-            half_time = learning_rate * (step - back)
+            half_time = float(learning_rate * (step - back))
         if step in wanted:
             kept.append((step, state))
         if now.attention_own >= stop_attention:
@@ -86,7 +86,8 @@ def descend(
         if step == steps:
             break
         before, previous = now.attention_own, state
-        state = state + learning_rate * now.velocity
+        with np.errstate(over="ignore"):
+            state = state + learning_rate * now.velocity
         if progress is not None and step % 64 == 0:
             progress(step / steps, f"descent step {step}")
     if not kept or kept[-1][0] < step:
@@ -118,6 +119,7 @@ def flow(
     if not _finite(start):
         return Path(np.zeros(1), state[None, :], None, "diverged", None)
     memo: dict[bytes, Evaluation] = {}
+    lost = False  # whether the solver last saw a value that is not finite
 
     def evaluated(y: Array) -> Evaluation:
         key = y.tobytes()
@@ -128,9 +130,11 @@ def flow(
         return memo[key]
 
     def along(_s: float, y: Array) -> Array:
+        nonlocal lost
         if progress is not None:
             progress(-1.0, f"t = {y[-1]:.3g}")
         velocity = evaluated(y).velocity
+        lost = not (np.all(np.isfinite(y)) and _finite(evaluated(y)))
         speed = max(float(velocity @ velocity) ** 0.5, 1 / horizon)  # slower than that never arrives
         return np.append(velocity / speed, 1.0 / speed)
 
@@ -167,7 +171,7 @@ def flow(
     if len(solution.t_events[0]):
         half_time = float(solution.y_events[0][0][-1])
     sound = np.flatnonzero(np.all(np.isfinite(solution.y), axis=0))[-1]
-    end, status = float(solution.y[-1, sound]), _status(solution, int(sound))
+    end, status = float(solution.y[-1, sound]), _status(solution, int(sound), lost)
     if status == "stopped" and stop_attention == HALF:
         half_time = end  # two events at one time: the solver may report the terminal one alone
     return _recorded(solution.sol, solution.t[: sound + 1], end, first, half_time, status, at)
@@ -177,9 +181,11 @@ def _finite(evaluation: Evaluation) -> bool:
     return bool(np.isfinite(evaluation.loss) and np.all(np.isfinite(evaluation.velocity)))
 
 
-def _status(solution: Any, sound: int) -> str:
+def _status(solution: Any, sound: int, lost: bool) -> str:
     _, stop, late, broken = solution.t_events
     if len(broken) or sound < solution.y.shape[1] - 1:
+        return "diverged"
+    if solution.status < 0 and lost:  # ever shorter steps, each to where values are not finite
         return "diverged"
     if solution.status < 0:
         return f"failed: {solution.message}"

@@ -191,6 +191,7 @@ def _replicate(config: SimulationConfig, objective: RowObjective, path: Path) ->
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of a run that flew apart
 def _with_errors(run: RowRun, replicates: Sequence[RowRun]) -> RowRun:
     """Standard errors from the spread of the replicates."""
     scale = len(replicates) ** -0.5

@@ -76,8 +76,11 @@ class RowObjective:
         """Right-hand side of the gradient flow; shape as ``state``."""
         return self.evaluate(state).velocity
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def evaluate(self, state: Array) -> Evaluation:
-        """Loss, velocity and attention at ``state``, of shape (n_phi + n_upsilon,) or, for several, (states, ...)."""
+        """Loss, velocity and attention at ``state``, of shape (n_phi + n_upsilon,) or, for several, (states, ...).
+
+        Not finite where float64 cannot hold what a state implies (|Upsilon| beyond 700, say): a run then diverges."""
         n_phi = len(self.row.phi_tied)
         if state.ndim == 1:
             Phi, Upsilon = state[:n_phi], state[n_phi:]
