@@ -83,6 +83,11 @@ class Draws:
         return blank if blank.any() else None
 
     @cached_property
+    def solved(self) -> Array:
+        """Weights of the solvable draws; shape (draws,)."""
+        return self.weight * self.solvable
+
+    @cached_property
     def z_own_squared(self) -> Array:
         """Squared latent of the query's own area; shape (draws,)."""
         squared: Array = np.square(self.z[:, self.own])

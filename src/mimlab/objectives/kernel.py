@@ -163,8 +163,7 @@ def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Eval
     total_upsilon = _sums(per_cell, upsilon, Upsilon.shape[-1])
     total_upsilon += ((weight * G / Z * hidden) @ draws.masked) * position
 
-    unsolved = z_squared * np.square(short)
-    solved = weight * draws.solvable
+    unsolved, solved = z_squared * np.square(short), draws.solved
     everywhere = (solved @ A)[..., draws.phi == global_phi].sum(axis=-1)
     if merged is not None:
         merged_pull = _over_draws(weight * G * per_mass, merged.counts) * merged_feature
