@@ -139,7 +139,7 @@ def test_a_run_that_fails_says_so_and_keeps_what_it_has(tmp_path):
     """A first step beyond what a float can hold: the run ends there, its files are whole."""
     world = World(area_sizes=(12, 4, 4), latent=Latent(low=1e3, high=1e3))
     config = SimulationConfig(
-        world, dynamics=Dynamics("mean-field", "descent", 1e305, 10, stop_attention=1.0)
+        world, dynamics=Dynamics("mean-field", "descent", 1e299, 10, stop_attention=1.0)
     )
     summary = run_simulation(config, tmp_path / "a").summary
     assert summary["status"].split(":")[0] in ("diverged", "failed")
