@@ -85,7 +85,8 @@ class Draws:
     @cached_property
     def solved(self) -> Array:
         """Weights of the solvable draws; shape (draws,)."""
-        return self.weight * self.solvable
+        solved: Array = self.weight * self.solvable
+        return solved
 
     @cached_property
     def z_own_squared(self) -> Array:
