@@ -20,6 +20,7 @@ import numpy as np
 
 from mimlab.objectives.columns import Columns, columns_of
 from mimlab.objectives.draws import Draws, Merged
+from mimlab.objectives.masked import log_none
 from mimlab.runs.errors import InputError
 from mimlab.world.latent import Latent
 from mimlab.world.row import Row
@@ -185,19 +186,11 @@ def _hypergeometric(total: int, good: int, sample: int) -> tuple[Array, Array]:
     steps = (good - k[:-1]) * (sample - k[:-1]) / ((k[:-1] + 1.0) * (total - good - sample + k[:-1] + 1.0))
     log_pmf = np.concatenate([[0.0], np.cumsum(np.log(steps))])
     if low == 0:  # keep P(0) exact: it is the weight of the hopeless stratum
-        log_pmf += _log_none(total, good, sample)
+        log_pmf += log_none(total, good, sample)
         pmf = np.exp(log_pmf)
         return k, np.cumsum(pmf)
     pmf = np.exp(log_pmf - log_pmf.max())
     return k, np.cumsum(pmf) / pmf.sum()
-
-
-def _log_none(total: int, good: int, sample: int) -> float:
-    """log P(no good one in the sample)."""
-    if good <= 1000:
-        return sum(log((total - sample - i) / (total - i)) for i in range(good))
-    falling = lgamma(total - sample + 1) - lgamma(total - sample - good + 1)
-    return falling - lgamma(total + 1) + lgamma(total - good + 1)
 
 
 def _split(counts: Array, cells: Array, sizes: Array, totals: Array, generator: np.random.Generator) -> None:

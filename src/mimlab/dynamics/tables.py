@@ -129,7 +129,7 @@ def snapshots(run: RowRun) -> Array:
 
 def nearest_record(path: Path, time: float) -> int:
     """Position of the recorded time nearest to ``time``."""
-    return int(np.argmin(np.abs(path.times - time)))
+    return int(np.argmin(np.abs(path.times - min(time, float(path.times[-1])))))
 
 
 def correlations_table(runs: Sequence[RowRun], layout: Layout) -> pa.Table:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, lgamma, log
+from math import exp, log1p
+
+import numpy as np
 
 from mimlab.runs.checks import finite_number
 from mimlab.runs.errors import InputError
 from mimlab.world.latent import Latent
+
+MOST_FACTORS = 100_000  # of a product written out
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,22 @@ class MaskedReconstruction:
     def hopeless(self, patches: int, own_size: int) -> float:
         """P(the rest of the query's area is all masked | the query is masked): nothing can be reconstructed then."""
         masked = self.masked(patches)
-        if own_size > masked:
-            return 0.0
-        if own_size == 1:
-            return 1.0
-        if own_size <= 1000:
-            return exp(sum(log((masked - 1 - i) / (patches - 1 - i)) for i in range(own_size - 1)))
-        falling = lgamma(masked) - lgamma(masked - own_size + 1)
-        return exp(min(0.0, falling - lgamma(patches) + lgamma(patches - own_size + 1)))
+        return exp(log_none(patches - 1, own_size - 1, patches - masked)) if own_size <= masked else 0.0
 
     def floor(self, patches: int, own_size: int, latent: Latent) -> float:
         """Infimum over Q of the row's loss L_p: half the hopeless images' mean squared latent (theory, section 3)."""
         return 0.5 * self.query_masked(patches) * self.hopeless(patches, own_size) * latent.moment(2)
+
+
+def log_none(total: int, good: int, sample: int) -> float:
+    """Log of the chance that a sample without replacement holds none of the good ones; good + sample <= total.
+
+    It is the product over i < few of 1 - many/(total - i), few and many being the two numbers in either order. Gamma
+    functions would cancel: lgamma(10^12) is known to 0.004.
+    """
+    few, many = sorted((good, sample))
+    if few <= MOST_FACTORS:
+        return float(np.log1p(-many / (total - np.arange(few))).sum())
+    return few * log1p(
+        -many / (total - (few - 1) / 2)
+    )  # below e^-700, or few and many are below a thousandth of all
