@@ -363,3 +363,25 @@ def test_mean_field_is_its_definition_in_loops(latent: mimlab.Latent) -> None:
     spread = np.concatenate([state[:n_phi][columns], state[n_phi : n_phi + 1], state[n_phi + 1 :][columns]])
     expected = mean_field_loss(sizes, 1, latent, 15, spread)
     assert objective.evaluate(state).loss == pytest.approx(expected, rel=1e-12)
+
+
+def test_mean_field_and_sampled_meet_where_areas_are_large() -> None:
+    """P = 10^4, local areas of 100, of which 25 ± 4 are visible: half times within 1%, depths within 0.005 log P."""
+    world = mimlab.World(patches=10**4, global_exponent=0.9, local_exponent=0.5, latent=UNIFORM)
+    mean, drawn = (
+        mimlab.simulate(world, engine=engine, draws=128, stop_attention=0.5).summary
+        for engine in ("mean-field", "sampled")
+    )
+    assert mean["half_time"] == pytest.approx(drawn["half_time"], rel=0.01)
+    depth = "phi_global_at_half_over_log_patches"
+    assert mean[depth] == pytest.approx(drawn[depth], abs=0.005)
+
+
+def test_a_run_that_reaches_beyond_its_nodes_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = mimlab.World(area_sizes=(40, *[4] * 60), latent=UNIFORM)
+    first = mimlab.simulate(world, stop_attention=0.6, draws=64)
+    monkeypatch.setattr("mimlab.dynamics.rows.REACH", 1e-3)
+    second = mimlab.simulate(world, stop_attention=0.6, draws=64)
+    assert first.trajectory["phi_other_max"][-1].as_py() > 0.01
+    for name in ("half_time", "half_time_se"):
+        assert second.summary[name] == pytest.approx(first.summary[name], rel=1e-6)

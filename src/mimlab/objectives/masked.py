@@ -77,6 +77,5 @@ def log_none(total: int, good: int, sample: int) -> float:
     few, many = sorted((good, sample))
     if few <= MOST_FACTORS:
         return float(np.log1p(-many / (total - np.arange(few))).sum())
-    return few * log1p(
-        -many / (total - (few - 1) / 2)
-    )  # below e^-700, or few and many are below a thousandth of all
+    # Both numbers are small beside the total here, or the chance is below e^-700.
+    return few * log1p(-many / (total - (few - 1) / 2))
