@@ -198,7 +198,9 @@ def _half_time(row: RowEvidence) -> Measurement | None:
 
 
 def _final_decay(row: RowEvidence) -> Measurement | None:
-    if not float(row.columns["attention_own"][-1]) >= 0.999 - 1e-9:  # a run that stops at 0.999 does so to a bit
+    if (
+        not float(row.columns["attention_own"][-1]) >= 0.999 - 1e-9
+    ):  # a run that stops at 0.999 does so to a bit
         return None
     time, excess = row.columns["time"], row.columns["excess_loss"]
     late = time >= time[-1] / 3
