@@ -110,6 +110,7 @@ def test_the_folder_holds_every_run(reproduced):
     top = {path.name for path in folder.iterdir()}
     assert top == {"figures", "worlds", "photographs.parquet", "report.html", "summary.json"}
     assert {path.name for path in (folder / "worlds").iterdir()} == {
+        "area-sizes",
         "one-run",
         "one-series",
         "photograph-square",

@@ -274,7 +274,7 @@ def test_the_gap_of_pictures_with_known_areas(square, three, tmp_path):
     assert one["information_gap"] == one["mean_patch_gap"] == pytest.approx(gap_of(274, 20))
     assert other["patch_gaps"] == [[pytest.approx(gap_of(231, size)), size] for size in (36, 21, 6)]
     assert other["information_gap"] == pytest.approx(gap_of(231, 21))  # the mean local area is 63/3 = 21
-    assert other["prediction"] == "two phases for every local patch"
+    assert other["prediction"] == "two phases for 100% of local patches by the sign of Δ_p, for 100% at this P"
     rows = read_table(tmp_path / "gap/gap.parquet").to_pylist()
     assert [(row["image"], row["area_size"]) for row in rows] == [
         ("square.png", 20),
@@ -301,6 +301,17 @@ def test_the_gap_of_a_folder_is_that_of_its_patches(square, three, tmp_path):
         "mean_patch_gap": pytest.approx(total / 83),
         "two_phase_share": 1.0,
     }
+
+
+def test_a_broken_file_in_a_folder_is_skipped_and_said(square, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    summary = run_gap([tmp_path])
+    assert [report["name"] for report in summary["photographs"]] == ["square.png"]
+    (warning,) = summary["warnings"]
+    assert warning.startswith("skipped: ") and "broken.png" in warning
+    square.unlink()
+    with pytest.raises(InputError, match="none of the photographs"):
+        run_gap([tmp_path])
 
 
 def test_a_picture_without_areas_has_no_gap(tmp_path):

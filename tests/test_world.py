@@ -33,7 +33,7 @@ def test_runs_are_the_list_shortened(sizes: list[int]) -> None:
 
 
 def handed_out(patches: int, large: int, small: int) -> list[int]:
-    """The issue's rule, literally: local areas of `small`, what remains a patch each to the first ones, in turns."""
+    """The rule, literally: local areas of `small`, what remains a patch each to the first ones, in turns."""
     sizes = [small] * ((patches - large) // small)
     for patch in range((patches - large) % small):
         sizes[patch % len(sizes)] += 1

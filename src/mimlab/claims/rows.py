@@ -95,7 +95,12 @@ def _first_rates(row: RowEvidence) -> Measurement:
 
 
 def _two_phases(row: RowEvidence) -> Measurement | None:
-    return _first_rates(row) if row.is_local and row.facts["patch_gap"] > 0 else None
+    if not (row.is_local and row.facts["patch_gap"] > 0):
+        return None
+    found = [p["name"] for p in row.summary["phases"] if p["query"] == row.facts["query"]]
+    if found == ["decoupling"]:
+        return Measurement.missing("the run ended while the row was still decoupling")
+    return _first_rates(row)
 
 
 def _one_phase(row: RowEvidence) -> Measurement | None:
@@ -221,7 +226,7 @@ ROW_CLAIMS: tuple[Claim[RowEvidence], ...] = (
         _convergence,
         "≤ 0.01",
         "At 99% attention solvable images keep about (1 - 0.99)² of their excess; 1% leaves room for that and for rare "
-        "hopeless images, and is far from the 1 of a row that learned nothing.",
+        "hopeless images, and is far from the 1 of a row that learned nothing. A run is judged as far as it went.",
     ),
     Claim(
         "area-wide attention",
@@ -231,7 +236,8 @@ ROW_CLAIMS: tuple[Claim[RowEvidence], ...] = (
         Threshold(low=0.95),
         _attention,
         "≥ 0.95",
-        "The paper's 1 - o(1) read at a twentieth; below the default stop at 0.99, so sampling error cannot decide.",
+        "The paper's 1 - o(1) read at a twentieth. A run is judged as far as it went: one that stops by itself at 0.99 "
+        "has reached it, one that was cut short has not.",
     ),
     Claim(
         "small position correlations",

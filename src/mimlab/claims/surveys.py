@@ -82,7 +82,10 @@ def _local(evidence: SurveyEvidence) -> Measurement:
     )
 
 
-_NINE_TENTHS = "Nine of ten: a rule that a practitioner could rely on, and far from the half of a coin."
+_NINE_TENTHS = (
+    "Nine of ten: a rule that a practitioner could rely on, and far from the half of a coin. The interval takes "
+    "queries as independent, though up to three share a photograph: it is somewhat too narrow."
+)
 
 SURVEY_CLAIMS: tuple[Claim[SurveyEvidence], ...] = (
     Claim(

@@ -21,13 +21,15 @@ def show_simulation(console: Console, summary: Record) -> None:
     sizes = ", ".join(
         f"{count} x {size}" if count > 1 else str(size) for size, count in summary["area_sizes"]
     )
+    local = [query for query in summary.get("queries", ()) if query["area"] != 0]
+    row = (local or summary.get("queries") or [summary])[0]  # the first local query, else the only one
     facts = {
         "world": f"{format_number(summary['patches'])} patches, areas {_shortened(sizes)}",
         "information gap Δ": format_number(summary["information_gap"]),
         "status": summary["status"],
-        "half-attention time": _with_error(summary["half_time"], summary["half_time_se"]),
-        "Φ_global / log P there": format_number(summary["phi_global_at_half_over_log_patches"]),
-        "loss floor": format_number(summary["loss_floor"]),
+        "half-attention time": _with_error(row["half_time"], row["half_time_se"]),
+        "Φ_global / log P there": format_number(row["phi_global_at_half_over_log_patches"]),
+        "loss floor": format_number(row["loss_floor"]),
     }
     console.print(_grid(facts))
     if summary["phases"]:

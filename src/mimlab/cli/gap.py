@@ -35,7 +35,7 @@ def gap(
     Parameters
     ----------
     images
-        Photographs.
+        Photographs, or folders of them; in a folder, what cannot be used is skipped and said.
     out
         Folder for the tables and figures; without it nothing is written. Refused where it is not empty.
     overwrite

@@ -26,10 +26,10 @@ from mimlab.claims.surveys import SurveyEvidence
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.objectives.masked import MaskedReconstruction
-from mimlab.runs import RunDirectory, build, write_toml
+from mimlab.runs import RunDirectory, build, to_mapping, write_toml
 from mimlab.runs.tables import write_json, write_table
 from mimlab.studies import worlds
-from mimlab.studies.commands import command_for
+from mimlab.studies.commands import command_for, scale_command_for
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
 from mimlab.studies.single import (
     PHOTOGRAPH,
@@ -186,15 +186,13 @@ def _series(series: worlds.Series, folder: Path) -> Outcome:
     home = folder / "worlds" / series.name
     home.mkdir()
     write_table(home / "points.parquet", pa.Table.from_pylist(points, schema=POINTS_SCHEMA))
-    write_toml(home / "config.toml", configs[0])
+    mapping = to_mapping(configs[0])
+    del mapping["world"]["patches"]
+    write_toml(home / "config.toml", mapping)
     evidence = evidence_of(configs[0], points, "patches")
     figure = f"figures/{series.name}.png"
     draw_exponents(list(curves(points)), exponents(evidence), folder / figure)
-    again = command_for(configs[0], f"runs/{series.name}").replace("simulate", "scale", 1)
-    again = again.replace(
-        f"--patches {configs[0].world.patches}",
-        f"--patches {series.low:g} {series.high:g} --points {series.points}",
-    )
+    again = scale_command_for(configs[0], series.low, series.high, series.points, f"runs/{series.name}")
     records = Setting(series.name, series.label, series.expected, again).records(
         judge_points(evidence), figure
     )
@@ -221,6 +219,9 @@ def _area_sizes(folder: Path) -> Outcome:
         points.append(point_of(simulation) | {"own_area_rest": size - 1})
         statuses.append(simulation.summary["status"])
     evidence = evidence_of(config, points, "area_size")
+    home = folder / "worlds" / "area-sizes"
+    home.mkdir()
+    write_table(home / "points.parquet", pa.Table.from_pylist(points, schema=POINTS_SCHEMA))
     line = evidence.line("upsilon_over_phi")
     fit = {} if line is None else {"slope": line.slope, "low": line.low, "high": line.high}
     figure, quantity, axis = "figures/area-sizes.png", "upsilon_over_phi", "own_area_rest"
@@ -253,7 +254,7 @@ def _survey(records: Sequence[dict[str, Any]], folder: Path) -> Outcome:
     figure = "figures/survey.png"
     draw_survey(records, folder / figure, ratio)
     images = len({record["image"] for record in records})
-    label = f"{images} photographs, up to three local patches each, constant latents: the gap orders patches"
+    label = f"{images} photographs, up to three local patches each, constant latents"
     setting = Setting("photographs", label, worlds.PHOTOGRAPHS_EXPECTED)
     verdicts = setting.records(judge_survey(SurveyEvidence(records, ratio)), figure)
     return Outcome("survey", verdicts, {"survey": [figure]})
@@ -267,7 +268,8 @@ def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, An
         Section(
             f"Attention over a photograph: {job.removeprefix('photograph ')}",
             "Where attention from the outlined patch goes at the start, at each phase's end and at the end of "
-            "training; each panel has its own scale. Below, the areas that the photograph was divided into.",
+            "training, on the unmasked photograph with every latent at its mean; each panel has its own scale. Below, "
+            "the areas that the photograph was divided into.",
             figures=[*figures["photograph"], *figures["segmentation"]],
             command=AGAIN,
         )
@@ -275,8 +277,8 @@ def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, An
     ]
     facts = {"Seconds": round(summary["seconds"], 1), "Versions": summary["versions"]}
     lead = (
-        "Each claim of the theory of masked image modeling, judged on worlds where it should hold and on worlds where "
-        "it should not. Every verdict gives what was measured with its 95% interval, the threshold set before, and the "
-        "command that runs it again."
+        "Each claim of the theory of masked image modeling, judged on worlds where it should hold and, for some, on "
+        "worlds where it should not. Every verdict gives what was measured with its 95% interval, the threshold, and "
+        "the command that runs it again."
     )
     reproduce_page(folder / "report.html", summary["claims"], command, facts, lead, sections)

@@ -45,6 +45,12 @@ RUNS: tuple[Run, ...] = (
         {"world": {**LOCAL_AND_LARGE, "latent": VARYING}},
     ),
     Run(
+        "gap-too-small",
+        "Δ = 0.1, but (1-γ) P^Δ = 0.63 < 1: P is too small for two phases, the target leads from the start",
+        {"world": {"patches": 10_000, "global_exponent": 0.8, "local_exponent": 0.5}},
+        expected={"two phases": "fails"},
+    ),
+    Run(
         "gap-negative",
         "Δ = -0.2, constant latents: one phase, the global feature hardly moves",
         {"world": LOCAL_AND_EVEN},
@@ -84,6 +90,7 @@ RUNS: tuple[Run, ...] = (
         {
             "convergence": "fails",
             "area-wide attention": "fails",
+            "two phases": "inconclusive",
             "depth of decoupling": "inconclusive",
             "half-attention time": "inconclusive",
         },

@@ -70,7 +70,10 @@ def information_gap(patches: float, global_size: float, local_size: float) -> fl
     0.5
     """
     _check_sizes(patches, global_size=global_size, local_size=local_size)
-    return 2 * global_exponent(patches, global_size) - 1 - global_exponent(patches, local_size)
+    ratio = (global_size / patches) * (
+        global_size / local_size
+    )  # one logarithm: a gap of 0 is 0, not rounding
+    return 0.0 if global_size * global_size == patches * local_size else log(ratio) / log(patches)
 
 
 def patch_gap(patches: float, global_size: float, own_size: float) -> float:

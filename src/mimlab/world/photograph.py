@@ -227,7 +227,7 @@ def segment(
     if rows * columns * patch_size**2 > LARGEST_RESIZED:
         raise InputError(
             f"image of {width} × {height} pixels would become {columns} × {rows} patches of "
-            f"{patch_size} × {patch_size}, more than {LARGEST_RESIZED} pixels; crop it or lower short_side."
+            f"{patch_size} × {patch_size}, more than {LARGEST_RESIZED} pixels; crop it."
         )
     shape = (rows * patch_size, columns * patch_size)
     resized = resize_local_mean(source, shape, channel_axis=-1)  # type: ignore[no-untyped-call]
