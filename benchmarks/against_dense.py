@@ -35,7 +35,6 @@ WAYS = ("all rows", "one row")
 AIM = {(1024, "all rows"): 10_000}  # times as fast as dense
 TRUTH_SEEDS = 1_000  # the seeds of the truth start here
 STEP_BACK = 1e-4  # of t*, over which dPhi/dt is measured
-PROBE_STEPS = 1000  # of exact gradient descent, whose bias is proportional to 1 / steps
 TURNS = 5  # of timing
 RESAMPLES = 4000  # of the spread: variances by their chi-squared law, times by the bootstrap
 INTERVAL = (0.025, 0.975)
@@ -51,14 +50,15 @@ class Plan:
     seeds: int  # of the sampled engine, and of dense at each number of images
     noise: tuple[tuple[int, int], ...]
     batches: Mapping[str, tuple[int, ...]]
+    probe: int  # steps of exact gradient descent, whose bias is proportional to 1 / steps
 
 
 BATCHES = {"all rows": (4, 16, 64), "one row": (16, 64, 256)}
 PLANS = (
-    Plan(256, 1024, (8192, 8), 12, ((2048, 8), (8192, 16)), BATCHES),
-    Plan(1024, 1024, (8192, 8), 12, ((1024, 8), (4096, 16)), BATCHES),
+    Plan(256, 1024, (8192, 8), 24, ((1024, 8), (4096, 16)), BATCHES, 1000),
+    Plan(1024, 1024, (8192, 8), 24, ((512, 8), (2048, 16)), BATCHES, 1000),
 )
-TINY = (Plan(24, 64, (128, 2), 3, ((64, 4), (128, 4)), {"all rows": (2, 4), "one row": (4, 8)}),)
+TINY = (Plan(24, 64, (128, 2), 3, ((64, 4), (128, 4)), {"all rows": (2, 4), "one row": (4, 8)}, 50),)
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,10 @@ def in_turns(
 ) -> tuple[list[float], dict[str, list[dict[str, Any]]]]:
     """Seconds of whole sampled runs and of single steps of dense, one after the other, so that both meet the same
     machine."""
+    models = {dtype: dense.model(dtype) for dtype in ("float32", "float64")}
     steps: dict[str, list[dict[str, Any]]] = {
         way: [
-            {"batch": batch, "dtype": dtype, "seconds": []}
-            for batch in plan.batches[way]
-            for dtype in ("float32", "float64")
+            {"batch": batch, "dtype": dtype, "seconds": []} for batch in plan.batches[way] for dtype in models
         ]
         for way in WAYS
     }
@@ -155,7 +154,7 @@ def in_turns(
         runs.append(time.perf_counter() - began)
         for way in WAYS:
             for kind in steps[way]:
-                kind["seconds"].append(dense.timed_step(way, kind["batch"], kind["dtype"]))
+                kind["seconds"].append(dense.timed_step(models[kind["dtype"]], kind["batch"], way))
     for times in (runs, *(kind["seconds"] for way in WAYS for kind in steps[way])):
         del times[0]  # it warms up
     return runs, steps
@@ -183,14 +182,14 @@ def bias_of(world: World, task: Task, plan: Plan, seed: int) -> float:
         world,
         OBJECTIVE,
         integrator="descent",
-        learning_rate=task.time / PROBE_STEPS,
-        steps=PROBE_STEPS,
+        learning_rate=task.time / plan.probe,
+        steps=plan.probe,
         draws=plan.draws,
         seed=seed,
         stop_attention=1.0,
     )
     descent, flow = run.trajectory["phi_own"][-1].as_py(), phi_at(world, task.time, plan.draws, seed)[0]
-    return float((descent - flow) / task.slope * PROBE_STEPS)
+    return float((descent - flow) / task.slope * plan.probe)
 
 
 def law_of(noise: Sequence[Mapping[str, Any]]) -> Array:

@@ -1,8 +1,8 @@
 """Cost of the sampled engine against draws x areas: one evaluation of the gradient, and the set-up, apart.
 
-A step of the flow makes a fixed number of evaluations whatever the size (six, for SciPy's RK45), so an evaluation is
-timed. Two kinds of world: local areas that are alike, which the engine sums once at set-up, and areas all of different
-sizes, where nothing can be summed and every area has its own Phi: the worst case with one cluster.
+A step of the solver makes the same few evaluations whatever the size, so one evaluation is timed. Two kinds of world:
+local areas that are alike, which the engine sums once at set-up, and areas all of different sizes, where nothing can be
+summed and every area has its own Phi: the worst case with one cluster.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _mean_field_objective(config: SimulationConfig) -> RowObjective:
 
 def sampled(setting: Setting) -> Outcome:
     """P = 10^5 to attention 0.99, standard errors included."""
-    patches, draws, repeats = (1000, 128, 1) if setting.quick else (10**5, 1024, 5)
+    patches, draws, repeats = (100, 64, 1) if setting.quick else (10**5, 1024, 5)
     targets, raw = [], {}
     for name, latent in LATENTS.items():
         run = partial(simulate, world_of(patches, latent), draws=draws, seed=setting.seed)
