@@ -14,7 +14,7 @@ demo: $(VENV)/.base
 	$(BIN)/mimlab reproduce --out runs/demo --overwrite
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

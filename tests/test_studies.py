@@ -274,7 +274,9 @@ def test_the_gap_of_pictures_with_known_areas(square, three, tmp_path):
     assert one["information_gap"] == one["mean_patch_gap"] == pytest.approx(gap_of(274, 20))
     assert other["patch_gaps"] == [[pytest.approx(gap_of(231, size)), size] for size in (36, 21, 6)]
     assert other["information_gap"] == pytest.approx(gap_of(231, 21))  # the mean local area is 63/3 = 21
-    assert other["prediction"] == "two phases for 100% of local patches by the sign of Δ_p, for 100% at this P"
+    assert (
+        other["prediction"] == "two phases for 100% of local patches by the sign of Δ_p, for 100% at this P"
+    )
     rows = read_table(tmp_path / "gap/gap.parquet").to_pylist()
     assert [(row["image"], row["area_size"]) for row in rows] == [
         ("square.png", 20),
