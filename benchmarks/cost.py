@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from engines import LATENTS, world_of
-from record import Outcome, Setting, Target
+from record import Outcome, Setting, Target, power
 
 from mimlab import MaskedReconstruction, World
 from mimlab.dynamics.rows import REACH
@@ -25,7 +25,7 @@ from mimlab.world.row import row_of
 
 ALIKE, UNLIKE = "areas alike", "areas all of different sizes"
 BYTES = 80  # that a draw of an area takes while it is set up, generously
-LARGE = 1e5  # draws x areas from which the fixed cost of a call no longer hides the slope
+LARGE = 10**5  # draws x areas from which the fixed cost of a call no longer hides the slope
 LATENT = LATENTS["latents in [0.5, 1.5]"]  # the dearer of the two: continuous latents merge by interpolation
 SLACK = 0.05  # of the exponent, for the noise of timing
 
@@ -86,6 +86,9 @@ def sampled_cost(setting: Setting) -> Outcome:
     patches = (500, 1000) if setting.quick else (10**3, 10**4, 10**5, 10**6)
     draws = (64, 128) if setting.quick else (256, 1024, 4096)
     costs, skipped = [], []
+    cost_of(
+        ALIKE, world_of(patches[0], LATENT), draws[0], setting.seed, repeats=1
+    )  # loads what a first run loads
     for kind in (ALIKE, UNLIKE):
         for p in patches:
             world = world_of(p, LATENT) if kind == ALIKE else unlike_world(p)
@@ -109,7 +112,7 @@ def sampled_cost(setting: Setting) -> Outcome:
     return Outcome(
         tuple(targets),
         (
-            f"Least-squares slope of log cost from {LARGE:.0e} draws × areas; all points in "
+            f"Least-squares slope of log cost from {power(LARGE)} draws × areas; all points in "
             "[the figure](../benchmarks/results/sampled_cost.png).",
             *notes,
         ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from record import Outcome, Setting, Target, seconds_of, shown
+from record import Outcome, Setting, Target, power, seconds_of, shown
 
 from mimlab import Latent, MaskedReconstruction, World, simulate
 from mimlab.dynamics.config import Dynamics, SimulationConfig
@@ -61,7 +61,7 @@ def mean_field(setting: Setting) -> Outcome:
             "flow_seconds": alone,
             "flow_evaluations": counted.evaluations,
         }
-        goal = f"mean field, P = {patches:.0e} to half attention, {name}: under 50 ms a run"
+        goal = f"mean field, P = {power(patches)} to half attention, {name}: under 50 ms a run"
         targets.append(Target(goal, shown(runs), bool(np.median(runs) < MEAN_FIELD_LIMIT)))
     each = "; ".join(
         f"{name}: {shown(found['flow_seconds'])}, {found['flow_evaluations']} evaluations"
@@ -90,9 +90,7 @@ def sampled(setting: Setting) -> Outcome:
         summary, seconds = run().summary, seconds_of(run, repeats)
         found = {key: summary[key] for key in ("status", "half_time", "half_time_se")}
         raw[name] = {"patches": patches, "draws": draws, "seconds": seconds, **found}
-        goal = (
-            f"sampled, P = {patches:.0e}, {draws} draws, to attention 0.99, {name}: under {SAMPLED_LIMIT:g} s"
-        )
+        goal = f"sampled, P = {power(patches)}, {draws} draws, to attention 0.99, {name}: under {SAMPLED_LIMIT:g} s"
         targets.append(Target(goal, shown(seconds), bool(np.median(seconds) < SAMPLED_LIMIT)))
     note = (
         f"Median and range of {repeats} calls of `mimlab.simulate`, after one; the eight replicates included."

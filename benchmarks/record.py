@@ -132,6 +132,16 @@ def shown(seconds: Sequence[float]) -> str:
     return f"{middle} {unit} ({low} to {high})"
 
 
+def power(number: int) -> str:
+    """A number of patches, as a power of ten where it is one.
+
+    >>> power(10**12), power(256)
+    ('10^12', '256')
+    """
+    exponent = len(str(number)) - 1
+    return f"10^{exponent}" if number == 10**exponent else f"{number:,}"
+
+
 def whole_number(value: float) -> str:
     """A number of two digits, grouped in thousands.
 
