@@ -52,14 +52,14 @@ Row = Callable[[Setting], Outcome]
 
 def result_of(name: str, row: Row, setting: Setting, command: str) -> dict[str, Any]:
     """Run a row; its outcome with all that is needed to judge it or to run it again."""
-    load, began = os.getloadavg()[0], time.perf_counter()
+    load, code, began = os.getloadavg()[0], commit(), time.perf_counter()
     outcome = row(setting)
     return {
         "name": name,
         "quick": setting.quick,
         "command": command,
         "seed": setting.seed,
-        "commit": commit(),
+        "commit": code,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - began,
         "machine": {**machine(), "load_at_start": load},

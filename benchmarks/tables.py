@@ -31,7 +31,9 @@ def block(folder: Path, names: Sequence[str]) -> str:
             cells = (target["goal"], target["measured"] + MET[target["met"]], machine_of(result))
             lines.append("| " + " | ".join([*cells, f"`{result['command']}`"]) + " |")
     for result in results:
-        when = f"{result['date'][:10]}, commit {result['commit'][:12]}, seed {result['seed']}"
+        code, _, modified = result["commit"].partition("-")
+        changed = " with changes" if modified else ""
+        when = f"{result['date'][:10]}, commit {code[:12]}{changed}, seed {result['seed']}"
         lines += ["", f"**{result['name']}** ({when}). " + " ".join(result["notes"])]
     return "\n".join([*lines, "", ""])
 
