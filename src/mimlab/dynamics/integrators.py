@@ -22,6 +22,7 @@ RECORDS = 120  # recorded states a row by time, log-spaced, and as many again by
 FIRST_MOVE = 1e-3  # change of the fastest entry, in logits, by the first recorded time after 0
 HALF = 0.5
 RTOL, ATOL = 1e-6, 1e-8  # of one step; a whole run is good to about 1e-7 in time
+FIRST_STEP = 0.1  # path length, in logits, of the solver's first step
 LONGEST = 1e5  # path length, in logits, beyond which a row is taken not to end
 
 
@@ -165,6 +166,7 @@ def flow(
             method="DOP853",
             events=[half, stop, late, broken],
             dense_output=True,
+            first_step=FIRST_STEP,
             rtol=RTOL,
             atol=tolerance,
         )

@@ -21,7 +21,7 @@ from mimlab.world.row import Row, joint_cells, row_of
 Array = np.ndarray
 
 HORIZON = 1e8  # longest flow, in units of P / (γ(1-γ) E[z⁴]): far beyond any half-attention time, yet finite
-REACH = 8.0  # first guess of the largest |Phi| of merged areas; raised and rerun where a run exceeds it
+REACH = 2.0  # first guess of the largest |Phi| of merged areas; raised and rerun where a run exceeds it
 MOST_QUERIES = 500  # rows of query = "all"
 MEASURES_WITH_ERROR = (
     "loss",

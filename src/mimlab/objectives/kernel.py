@@ -25,9 +25,8 @@ from mimlab.world.row import Row
 
 Array = np.ndarray
 
-LARGEST_BLOCK = (
-    200_000  # entries (states x draws x columns) that are evaluated at once: they stay in the cache
-)
+# Entries (states x draws x columns) that are evaluated at once: they stay in the cache.
+LARGEST_BLOCK = 60_000
 
 
 @dataclass(frozen=True, eq=False)
