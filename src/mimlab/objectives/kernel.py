@@ -116,23 +116,23 @@ def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Eval
     Phi (..., n_phi) and Upsilon (..., n_upsilon) have leading axes for several states; arrays below are (..., draws) or
     (..., draws, columns)."""
     z, own, weight, upsilon, merged = draws.z, draws.own, draws.weight, draws.cell_upsilon, draws.merged
-    position = np.exp(Upsilon - Upsilon.max(axis=-1, keepdims=True))
-    base = draws.counts * position[..., None, upsilon]  # per cell
+    position = np.exp(Upsilon - np.maximum.reduce(Upsilon, axis=-1, keepdims=True))
+    base = draws.counts * _of_columns(position, upsilon)  # per cell
     column = base if draws.starts is None else np.add.reduceat(base, draws.starts, axis=-1)
-    logit = z * Phi[..., None, draws.phi]
+    logit = z * _of_columns(Phi, draws.phi)
     if draws.blank is not None:  # where nothing is visible, there is no feature
         logit = np.where(draws.blank, 0.0, logit)
-    shift = np.maximum(logit.max(axis=-1), 0.0)  # of each draw: no exponent exceeds 0, one is 0
+    shift = np.maximum.reduce(logit, axis=-1, initial=0.0)  # of each draw: no exponent exceeds 0, one is 0
     if merged is not None:
-        merged_logit = merged.z * Phi[..., merged.phi]
-        merged_shift = np.maximum(merged_logit.max(axis=-1, keepdims=True), 0.0)
-        merged_feature = np.exp(merged_logit - merged_shift) * position[..., merged.upsilon]
+        merged_logit = merged.z * Phi.take(merged.phi, axis=-1)
+        merged_shift = np.maximum.reduce(merged_logit, axis=-1, keepdims=True, initial=0.0)
+        merged_feature = np.exp(merged_logit - merged_shift) * position.take(merged.upsilon, axis=-1)
         shift = np.maximum(shift, merged_shift)
     feature = np.exp(logit - shift[..., None])
     hidden = np.exp(-shift)  # a masked patch has no feature
 
     mass = column * feature
-    Z = mass.sum(axis=-1) + (position @ draws.masked.T) * hidden
+    Z = np.add.reduce(mass, axis=-1) + (position @ draws.masked.T) * hidden
     if merged is not None:
         merged_scale = np.exp(merged_shift - shift)
         Z = Z + (merged_feature @ merged.counts.T) * merged_scale
@@ -144,7 +144,7 @@ def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Eval
     A_own, z_squared = A[..., own], draws.z_own_squared
     short = 1.0 - A_own
     g_own = -z_squared * A_own * short  # A_a g_a
-    S = gA.sum(axis=-1) - gA[..., own]
+    S = np.add.reduce(gA, axis=-1) - gA[..., own]
     if merged is not None:
         per_mass = merged_scale / Z
         merged_square = np.square(merged.z * merged_feature)
@@ -163,16 +163,15 @@ def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Eval
     total_upsilon += ((weight * G / Z * hidden) @ draws.masked) * position
 
     unsolved, solved = z_squared * np.square(short), draws.solved
-    everywhere = (solved @ A)[..., draws.phi == global_phi].sum(axis=-1)
+    everywhere = (solved @ A) @ (draws.phi == global_phi)
     if merged is not None:
         merged_pull = _over_draws(weight * G * per_mass, merged.counts) * merged_feature
         merged_pull -= _over_draws(weight * np.square(per_mass), merged.pairs) * merged_square
         total_phi += _sums(merged.z * merged_pull, merged.phi, Phi.shape[-1])
         total_upsilon += _sums(merged_pull, merged.upsilon, Upsilon.shape[-1])
-        here = merged.phi == global_phi
-        if here.any():
+        if (merged.phi == global_phi).any():
             mean = _over_draws(solved * per_mass, merged.counts)
-            everywhere = everywhere + (mean * merged_feature)[..., here].sum(axis=-1)
+            everywhere = everywhere + (mean * merged_feature) @ (merged.phi == global_phi)
     loss_others = S @ weight
     return Evaluation(
         0.5 * (loss_others + unsolved @ weight),
@@ -187,7 +186,7 @@ def _over_draws(factor: Array, values: Array) -> Array:
     """sum_d factor_d values_d; ``values`` of shape (1, nodes) stand for every draw."""
     if len(values) == factor.shape[-1]:
         return np.asarray(factor @ values)
-    return np.asarray(factor.sum(axis=-1, keepdims=True) * values[0])
+    return np.asarray(np.add.reduce(factor, axis=-1, keepdims=True) * values[0])
 
 
 def _sums(values: Array, index: Array, length: int) -> Array:
@@ -195,3 +194,9 @@ def _sums(values: Array, index: Array, length: int) -> Array:
     if values.ndim == 1:
         return np.bincount(index, values, minlength=length)
     return np.stack([np.bincount(index, line, minlength=length) for line in values])
+
+
+def _of_columns(values: Array, index: Array) -> Array:
+    """Values (..., k) at an index (columns,), ready to meet (draws, columns)."""
+    taken = values.take(index, axis=-1)
+    return taken if taken.ndim == 1 else taken[..., None, :]
