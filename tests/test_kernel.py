@@ -185,6 +185,26 @@ def test_latents_have_no_unit(factor: float) -> None:
     np.testing.assert_allclose(second.velocity, factor**2 * unit * first.velocity, rtol=1e-10, atol=1e-15)
 
 
+def test_a_crowd_of_areas_of_several_cells_is_as_many_areas_of_one() -> None:
+    """Mean field, Υ = 0: the second cluster's cuts through the first one's areas change nothing for either cluster."""
+    coarse, fine = (8, 4, 4, 4, 4), (8, *[2] * 8)
+    both = objective_of("mean-field", UNIFORM, 8, **listed((coarse, fine)))
+    assert both.draws[0].crowd is not None and both.draws[0].starts is not None
+    state = np.zeros(both.row.size)
+    state[: len(both.row.phi_tied)] = -0.7
+    state[both.row.phi_of(0)], state[both.row.phi_own] = -0.4, 1.1
+    alone = []
+    for sizes in (coarse, fine):
+        one = objective_of("mean-field", UNIFORM, 8, area_sizes=sizes)
+        here = np.zeros(one.row.size)
+        here[: len(one.row.phi_tied)] = -0.7
+        here[one.row.phi_of(0)], here[one.row.phi_own] = -0.4, 1.1
+        alone.append(one.evaluate(here))
+    found = both.evaluate(state)
+    for name in ("loss", "excess", "attention_own", "attention_global"):
+        assert getattr(found, name) == pytest.approx(np.mean([getattr(e, name) for e in alone]), rel=1e-12)
+
+
 # --- far out ----------------------------------------------------------------------------------------------
 
 
