@@ -44,6 +44,7 @@ ROWS: dict[str, Row] = {
     "alone in its area": row_in(9, area_sizes=(9, 1, 3, 2, 3)),
     "one area": row_in(3, area_sizes=(12,)),
     "crossing": row_in(6, **listed((6, 5, 4), (4, 6, 5))),
+    "smaller in the second": row_in(8, **listed((6, 5, 4), (7, 3, 5))),
     "random": row_in(9, area_sizes=(9, 3, 3, 2, 3), clusters=3, partitions="random"),
     "many areas": row_in(31, area_sizes=(30, *[4] * 20, *[3] * 10)),
 }
@@ -380,7 +381,7 @@ def test_mean_field_and_sampled_meet_where_areas_are_large() -> None:
 def test_a_run_that_reaches_beyond_its_nodes_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
     world = mimlab.World(area_sizes=(20, *[20] * 30), latent=mimlab.Latent(0.0, 2.0))
     first = mimlab.simulate(world, stop_attention=0.9, draws=64)
-    assert first.trajectory["phi_other_max"].to_numpy().max() > 0.5
+    assert first.trajectory["phi_other_max"].to_numpy().max() > 0.3
     monkeypatch.setattr("mimlab.dynamics.rows.REACH", 1e-3)
     second = mimlab.simulate(world, stop_attention=0.9, draws=64)
     for name in ("phi_own", "phi_other_max", "attention_global"):

@@ -144,7 +144,7 @@ def test_no_number_of_nodes_is_asked_for_without_end(reach: float) -> None:
     assert _nodes_needed(Latent(0.5, 1.5), reach) > 30
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(st.floats(0.0, 2.0), st.floats(0.01, 2.0), st.floats(0.5, 30.0))
 def test_nodes_suffice_for_any_law(low: float, width: float, reach: float) -> None:
     latent = Latent(low, low + width)

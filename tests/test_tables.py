@@ -192,6 +192,14 @@ def test_errors_of_the_sampled_engine_are_its_own() -> None:
     assert run.trajectory["phi_own_se"][0].as_py() == 0.0
 
 
+def test_the_error_of_the_half_time_does_not_depend_on_where_a_run_stops() -> None:
+    """Replicates that are later than the whole are followed on to half attention."""
+    world = mimlab.World(area_sizes=(40, *[8] * 5), latent=LATENT)
+    short, long = (mimlab.simulate(world, draws=64, stop_attention=stop).summary for stop in (0.5, 0.8))
+    assert short["half_time"] == pytest.approx(long["half_time"], rel=1e-6)
+    assert short["half_time_se"] == pytest.approx(long["half_time_se"], rel=1e-4)
+
+
 # --- all rows ---------------------------------------------------------------------------------------------
 
 

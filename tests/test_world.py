@@ -12,7 +12,7 @@ import mimlab
 from mimlab.world.partition import Layout, Partition, labelled, listed, nested, scattered
 from mimlab.world.sizes import Runs, runs_from_exponents, runs_from_sizes
 
-quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=80)
 size_lists = st.lists(st.integers(1, 6), min_size=1, max_size=12)
 
 
