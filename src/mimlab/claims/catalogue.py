@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mimlab.claims.claim import Claim, Verdict
+from mimlab.claims.claim import Claim, Evidence, Verdict
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
 from mimlab.claims.surveys import SURVEY_CLAIMS, SurveyEvidence
@@ -32,19 +32,23 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     for facts in summary["queries"]:
         here = query == facts["query"]
         evidence = RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts)
-        judged = [verdict for claim in ROW_CLAIMS if (verdict := claim.judge(evidence)) is not None]
-        verdicts += [replace(verdict, query=facts["query"]) for verdict in judged]
+        verdicts += [replace(verdict, query=facts["query"]) for verdict in _judged(ROW_CLAIMS, evidence)]
     return verdicts
 
 
 def judge_points(evidence: PointsEvidence) -> list[Verdict]:
     """Verdicts on a series of runs."""
-    return [verdict for claim in POINT_CLAIMS if (verdict := claim.judge(evidence)) is not None]
+    return _judged(POINT_CLAIMS, evidence)
 
 
 def judge_survey(evidence: SurveyEvidence) -> list[Verdict]:
     """Verdicts on many queries of photographs."""
-    return [verdict for claim in SURVEY_CLAIMS if (verdict := claim.judge(evidence)) is not None]
+    return _judged(SURVEY_CLAIMS, evidence)
+
+
+def _judged(claims: Iterable[Claim[Evidence]], evidence: Evidence) -> list[Verdict]:
+    """Verdicts of those claims that speak of the evidence."""
+    return [verdict for claim in claims if (verdict := claim.judge(evidence)) is not None]
 
 
 def thresholds_table() -> str:

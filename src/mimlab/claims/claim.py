@@ -31,11 +31,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The band [low, high] in which the claim holds, and why it is there."""
+    """The band [low, high] in which the claim holds; why it is there stands in the claim."""
 
     low: float = -inf
     high: float = inf
-    reason: str = ""
 
     def verdict(self, measurement: Measurement) -> str:
         """ "holds", "fails" or "inconclusive"."""

@@ -32,7 +32,7 @@ LARGEST_BLOCK = 60_000
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """States of a row, measured: everything conditional on the query being masked unless said otherwise. Each field
-    has the leading shape of the states; of a single state the first four but velocity are numbers."""
+    has the leading shape of the states; of a single state all but velocity are numbers."""
 
     loss: Any  # L_p, the factor P(p in M) included
     excess: Any  # L_p less its floor on the same draws, summed without the cancellation

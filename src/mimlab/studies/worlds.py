@@ -1,4 +1,4 @@
-"""The runs that ``mimlab reproduce`` judges the paper by, chosen before any was run.
+"""The runs that ``mimlab reproduce`` judges the paper by; docs/claims.md says which were changed or added after a run.
 
 A claim is expected to hold wherever it speaks, unless ``expected`` says otherwise with the reason in ``label``: a claim
 needs a world where it must hold and one where it must fail, and a surprise must show. Expectations are the theory's
