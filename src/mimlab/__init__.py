@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mimlab.claims import judge
     from mimlab.objectives import MaskedReconstruction
+    from mimlab.probing.capture import capture
+    from mimlab.probing.layout import Layout
     from mimlab.runs import InputError
     from mimlab.studies.single import simulate
     from mimlab.world import Latent, World
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "Latent", "MaskedReconstruction", "World", "judge", "simulate"]
+__all__ = ["InputError", "Latent", "Layout", "MaskedReconstruction", "World", "capture", "judge", "simulate"]
 
 _HOMES = {
     "InputError": "mimlab.runs",
     "Latent": "mimlab.world",
+    "Layout": "mimlab.probing.layout",
     "MaskedReconstruction": "mimlab.objectives",
     "World": "mimlab.world",
+    "capture": "mimlab.probing.capture",
     "judge": "mimlab.claims",
     "simulate": "mimlab.studies.single",
 }

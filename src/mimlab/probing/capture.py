@@ -1,0 +1,236 @@
+"""Attention statistics of a model while it runs.
+
+    with mimlab.capture(model) as capture:
+        model(pixels)
+    capture["entropy"]  # (images, layers, heads)
+
+The model's outputs stay what they are within rounding (1e-5). Statistics are those of theory section 7, over the
+patches alone, for each image, layer and head; `mimlab.probing.catalogue` says what each means.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from mimlab.probing import compiled, tiles
+from mimlab.probing.attention import Attention, Tensor
+from mimlab.probing.extras import ALL, Extras
+from mimlab.probing.layout import Layout
+from mimlab.probing.sums import CORE, Sums, finish
+from mimlab.probing.watch import watch
+from mimlab.runs.errors import InputError
+
+METHODS = ("auto", "tiles", "compiled", "triton")
+
+SCHEMA = pa.schema(
+    [
+        ("image", pa.int64()),
+        ("layer", pa.int64()),
+        ("module", pa.string()),
+        ("head", pa.int64()),
+        ("statistic", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+"""A row per image, layer, head and statistic; image is null where a row speaks of all images of a call, head where
+it speaks of a layer."""
+
+
+@contextmanager
+def capture(
+    model: torch.nn.Module,
+    statistics: str | Sequence[str] = "core",
+    layers: Sequence[int | str] | None = None,
+    heads: Sequence[int] | None = None,
+    layout: Layout | None = None,
+    method: str = "auto",
+) -> Iterator["Capture"]:
+    """Measure every self-attention of `model` while it runs in this context.
+
+    model: any eager PyTorch model whose attention goes through F.scaled_dot_product_attention, a softmax over a
+        square table, or nn.MultiheadAttention; compiled ones run eagerly inside. May be called several times.
+    statistics: "core", "all", or names of statistics.
+    layers: places in the forward pass, from 0, or module names; heads: numbers from 0. By default all.
+    layout: where the tokens stand, by default read off the model.
+    method: "tiles" computes in PyTorch, "compiled" in C++ where a compiler is found, "triton" in a kernel for CUDA;
+        "auto" takes the fastest that can be had.
+
+    Raises InputError for what is not known or not to be had, at the start, and for attention that was missed, masked
+    or between other tokens, when it happens or when the context ends.
+    """
+    wanted = names_of(statistics)
+    found = Capture(wanted, None if heads is None else list(heads), _method(method))
+    with watch(model, found.on_attention, layout, layers):
+        yield found
+    found.close()
+
+
+def names_of(statistics: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that a choice of statistics stands for, each once. Raises InputError for a name that is none."""
+    sets = {"core": CORE, "all": ALL}
+    chosen = [statistics] if isinstance(statistics, str) else list(statistics)
+    names = dict.fromkeys(name for one in chosen for name in sets.get(one, (one,)))
+    for name in names:
+        if name not in ALL:
+            raise InputError(f'no statistic is called "{name}"; known are core, all, {", ".join(ALL)}')
+    return tuple(names)
+
+
+def _method(method: str) -> str:
+    if method not in METHODS:
+        raise InputError(f'method = "{method}" must be one of {", ".join(METHODS)}')
+    if method == "compiled" and not compiled.available():
+        raise InputError(
+            'method = "compiled" needs a C++ compiler with OpenMP, and none works here; use "tiles"'
+        )
+    return method
+
+
+@dataclass(eq=False)
+class _Layer:
+    """What is known of a layer: a tensor for each statistic and call of the model."""
+
+    module: str
+    layout: Layout
+    values: dict[str, list[Tensor]] = field(default_factory=dict)
+    offsets: list[Tensor] = field(default_factory=list)
+
+
+class Capture:
+    """The statistics of what ran. Filled while the context is open, to be read afterwards."""
+
+    def __init__(self, names: tuple[str, ...], heads: list[int] | None, method: str) -> None:
+        self.statistics = names
+        self._heads = heads
+        self._extras = any(name not in CORE for name in names)
+        self._method = method
+        self._tiler = tiles.Tiler(tiles.rows if method == "tiles" else None)
+        self._layers: dict[int, _Layer] = {}
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the modules, in forward order."""
+        return [layer.module for layer in self._in_order()]
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """Where the tokens of each layer stand."""
+        return [layer.layout for layer in self._in_order()]
+
+    def __getitem__(self, statistic: str) -> NDArray[np.float64]:
+        """Values of a statistic: (images, layers, heads), nan where a layer has fewer heads.
+
+        (images, layers) for one that speaks of a layer; (calls, layers, heads) for a positional one.
+        Raises InputError for one that was not captured.
+        """
+        if statistic not in self.statistics:
+            raise InputError(
+                f'"{statistic}" was not captured; captured were {", ".join(self.statistics)}: '
+                "ask for it with statistics="
+            )
+        columns = [self._values(layer, statistic) for layer in self._in_order()]
+        heads = max((column.shape[1] for column in columns), default=0)
+        padded = [np.pad(c, ((0, 0), (0, heads - c.shape[1])), constant_values=np.nan) for c in columns]
+        together = np.stack(padded, axis=1)
+        return together[..., 0] if statistic == "head_diversity" else together
+
+    @property
+    def offsets(self) -> NDArray[np.float64]:
+        """Mean weight by offset from query to key, (layers, heads, 2 rows - 1, 2 columns - 1), of sum 1.
+
+        Raises InputError where no statistic beyond the core was captured, or the layers have several grids.
+        """
+        grids = {layout.grid for layout in self.layouts}
+        if not self._extras or len(grids) != 1:
+            raise InputError(
+                'attention by offset needs statistics="all", and layers of one grid: '
+                f"these have {sorted(grids)}; choose some with layers="
+            )
+        return np.stack([torch.cat(layer.offsets).mean(0).cpu().numpy() for layer in self._in_order()])
+
+    @property
+    def table(self) -> pa.Table:
+        """All values as a tidy table; see `SCHEMA`."""
+        parts = []
+        for place, layer in sorted(self._layers.items()):
+            for statistic in self.statistics:
+                values = self._values(layer, statistic)
+                image, head = np.indices(values.shape).reshape(2, -1)
+                if self._heads is not None:
+                    head = np.asarray(self._heads)[head]
+                count = values.size
+                columns = [
+                    pa.nulls(count, pa.int64()) if statistic.startswith("positional_") else pa.array(image),
+                    pa.array(np.full(count, place)),
+                    pa.array([layer.module] * count),
+                    pa.nulls(count, pa.int64()) if statistic == "head_diversity" else pa.array(head),
+                    pa.array([statistic] * count),
+                    pa.array(values.ravel()),
+                ]
+                parts.append(pa.Table.from_arrays(columns, schema=SCHEMA))
+        return pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+
+    def on_attention(self, attention: Attention) -> Tensor | None:
+        """Measure one call, and return the output that takes the place of its own."""
+        extras = Extras.of(attention) if self._extras else None
+        output, sums = self._attend(attention, extras)
+        layer = self._layers.setdefault(attention.layer, _Layer(attention.module, attention.layout))
+        if layer.layout != attention.layout:
+            raise InputError(
+                f'"{layer.module}" has {attention.layout} now and had {layer.layout} before; '
+                "images of one size can be captured together"
+            )
+        self._check_rows(attention, sums)
+        layout, heads = attention.layout, attention.heads
+        values = finish(sums, layout)
+        if extras is not None:
+            values.update(extras.finish())
+            offsets = values.pop("offsets")
+            layer.offsets.append(self._chosen(offsets.unflatten(0, (-1, layout.windows)).mean(1), attention))
+        for name in self.statistics:
+            per_head = 1 if name == "head_diversity" else heads
+            windowed = values[name].reshape(-1, layout.windows, per_head).mean(1)
+            layer.values.setdefault(name, []).append(
+                windowed if name == "head_diversity" else self._chosen(windowed, attention)
+            )
+        return output
+
+    def close(self) -> None:
+        """Bring everything to the CPU; nothing more is captured."""
+        for layer in self._layers.values():
+            layer.values = {name: [torch.cat(parts).cpu()] for name, parts in layer.values.items()}
+
+    def _attend(self, attention: Attention, extras: Extras | None) -> tuple[Tensor | None, Sums]:
+        return self._tiler.attend(attention, None if extras is None else extras.observe)
+
+    def _check_rows(self, attention: Attention, sums: Sums) -> None:
+        """The weights of every row must sum to 1; rows that are not a number pass, and show in every statistic."""
+        off = (sums.row.sum(-1) / attention.layout.patches - 1).abs()
+        if bool((off > 1e-3).any()):
+            raise InputError(
+                f'rows of attention in "{attention.module}" do not sum to 1: '
+                f"they are off by {float(off.nan_to_num().max()):.2g}; a query may have every key masked"
+            )
+
+    def _chosen(self, values: Tensor, attention: Attention) -> Tensor:
+        """The heads that were asked for, along axis 1."""
+        if self._heads is None:
+            return values
+        if not all(0 <= head < attention.heads for head in self._heads):
+            raise InputError(
+                f'heads = {self._heads}, but "{attention.module}" has heads 0 to {attention.heads - 1}'
+            )
+        return values[:, self._heads]
+
+    def _values(self, layer: _Layer, statistic: str) -> NDArray[np.float64]:
+        parts = layer.values.get(statistic, [])
+        values: NDArray[np.float64] = torch.cat(parts).cpu().numpy()
+        return values
+
+    def _in_order(self) -> list[_Layer]:
+        return [layer for _, layer in sorted(self._layers.items())]

@@ -1,0 +1,95 @@
+"""What `all` adds to the core: attention by relative offset, the diversity of heads, and the positional part.
+
+An observer of tiles (mimlab.probing.tiles), each of which holds all images and all heads of a few rows of the
+grid: so heads can be compared, and images averaged, without a table of all weights.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from mimlab.probing.attention import Attention, Tensor
+from mimlab.probing.layout import Layout
+from mimlab.probing.sums import CORE, Sums, finish
+from mimlab.probing.tiles import rows
+
+RADII = (1, 2, 4)
+"""Radii of locality, in sides of a patch."""
+LOCALITY = tuple(f"locality_{radius}" for radius in RADII)
+POSITIONAL = tuple(f"positional_{name}" for name in CORE if name != "prefix_mass")
+ALL = (*CORE, *LOCALITY, "head_diversity", *POSITIONAL)
+"""Every statistic, in the order of every table."""
+
+
+@dataclass(eq=False)
+class Extras:
+    """Sums over the tiles of one call: offsets (B, H, 2gh - 1, 2gw - 1), heads (B,), and the mean map's sums."""
+
+    attention: Attention
+    offsets: Tensor
+    head_cosines: Tensor
+    mean_map: Sums
+
+    @classmethod
+    def of(cls, attention: Attention) -> "Extras":
+        """Nothing summed yet."""
+        layout, B, H, device = attention.layout, attention.images, attention.heads, attention.device
+        height, width = layout.grid
+        return cls(
+            attention,
+            torch.zeros(B, H, 2 * height - 1, 2 * width - 1, dtype=torch.float64, device=device),
+            torch.zeros(B, dtype=torch.float64, device=device),
+            Sums.zeros(layout.windows * H, layout, device),
+        )
+
+    def observe(self, weights: Tensor, images: slice, heads: slice, queries: slice) -> None:
+        """Add a tile: all images and heads, some whole rows of the grid."""
+        self._add_offsets(weights, queries.start // self.attention.layout.grid[1])
+        units = weights / weights.norm(dim=-1, keepdim=True)
+        H = weights.shape[1]
+        pairs = units.sum(1).square().sum(-1, dtype=torch.float64) - H  # over ordered pairs of heads
+        self.head_cosines += pairs.sum(-1) / (H * (H - 1) or torch.nan)
+        self._add_mean_map(weights, queries.start)
+
+    def _add_offsets(self, weights: Tensor, first: int) -> None:
+        """Weights by the offset of their key from their query, rows of the grid from `first` on.
+
+        A row padded to 2w numbers and read in rows of 2w - 1 stands one place further right than the one before it:
+        so the queries of a row of the grid, the last one first, have equal offsets in equal places.
+        """
+        B, H, r, _ = weights.shape
+        height, w = self.attention.layout.grid
+        by_query = weights.view(B, H, r // w, w, height, w).flip(3).transpose(3, 4)
+        shifted = F.pad(by_query, (0, w)).flatten(-2)[..., : w * (2 * w - 1)].unflatten(-1, (w, 2 * w - 1))
+        for y, row in enumerate(shifted.sum(-2, dtype=torch.float64).unbind(2), start=first):
+            self.offsets[:, :, height - 1 - y : 2 * height - 1 - y] += row
+
+    def _add_mean_map(self, weights: Tensor, first: int) -> None:
+        """The map averaged over images: of each window, where attention is windowed."""
+        layout = self.attention.layout
+        _, H, r, N = weights.shape
+        mean = weights.view(-1, layout.windows, H, r, N).mean(0).view(-1, r, N)
+        scalars = mean.new_empty(4, len(mean), r)
+        vectors = mean.new_empty(2, len(mean), N)
+        table = torch.from_numpy(layout.offset_distances()).to(mean)
+        rows(mean.log(), first, layout, table, scalars, vectors)
+        sums = self.mean_map
+        for total, of_rows in zip((sums.entropy, sums.square, sums.distance), scalars[1:], strict=True):
+            total += of_rows.sum(-1, dtype=torch.float64)
+        sums.row += vectors[0]
+        sums.unit_row += vectors[1]
+
+    def finish(self) -> dict[str, Tensor]:
+        """locality_r (B, H), head_diversity (B,), positional_* (windows, H); offsets (B, H, ...), of sum 1."""
+        layout = self.attention.layout
+        offsets = self.offsets / layout.patches
+        steps = torch.from_numpy(Layout(layout.grid).offset_distances()).to(offsets.device)
+        near = {f"locality_{radius}": (offsets * (steps <= radius)).sum((-2, -1)) for radius in RADII}
+        positional = finish(self.mean_map, layout)
+        return {
+            **near,
+            "head_diversity": 1 - self.head_cosines / layout.patches,
+            **{f"positional_{name}": positional[name] for name in CORE if name != "prefix_mass"},
+            "offsets": offsets,
+        }

@@ -1,0 +1,100 @@
+"""Where the tokens of a running model stand: found from the convolution its image went through."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from mimlab.probing.attention import Tensor
+from mimlab.probing.layout import Layout
+from mimlab.runs.errors import InputError
+
+
+class GridFinder:
+    """Follows an image to its tokens; with a layout given, checks what is seen against it.
+
+    The image is what the first convolution of a forward pass takes; the grid of patches is what the last one before
+    the first attention gives (a stem may have several). A patch is the image's size over the grid's.
+    """
+
+    def __init__(self, given: Layout | None) -> None:
+        self._given = given
+        self._image: tuple[int, ...] | None = None
+        self._grid: tuple[int, int] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """A new forward pass begins. What is known stays until its first convolution."""
+        self._fresh = True
+        self._settled = False
+        self._prefix: int | None = None
+
+    def settle(self) -> None:
+        """Attention has begun: later convolutions make no patches."""
+        self._settled = True
+
+    def convolved(self, source: Tensor, output: Tensor) -> None:
+        """A convolution was carried out: before the first attention it may be the one that makes patches."""
+        if source.dim() == 4 and not self._settled:
+            if self._fresh:
+                self._image = tuple(source.shape)
+                self._fresh = False
+            self._grid = (int(output.shape[-2]), int(output.shape[-1]))
+
+    def gathered(self, source: Tensor, index: Tensor, dim: int, caller: str) -> None:
+        """Tokens were picked by an index; raises InputError if that changed their order or left some out."""
+        patches = math.prod(self._grid) if self._grid else None
+        if self._settled or source.dim() != 3 or dim not in (1, -2) or source.shape[1] != patches:
+            return
+        order = torch.arange(index.shape[1], device=index.device)[None, :, None]
+        if index.shape[1] != patches or not bool((index == order).all()):
+            raise InputError(
+                f'module "{caller}" masked or shuffled the patches: {index.shape[1]} of {patches} were kept, and '
+                "their places in the image are lost; run it unmasked and in order (a transformers ViTMAE: "
+                "mask_ratio=0 and ordered noise=; an original MAE: without random_masking)"
+            )
+
+    def layout_of(self, caller: str, shape: Sequence[int], window: int | None) -> Layout:
+        """The layout of a table of attention; raises InputError where it cannot be one between these tokens."""
+        side = shape[-2]
+        if self._given is not None:
+            if side != self._given.tokens:
+                raise InputError(
+                    f'attention in "{caller}" is between {side} tokens, but the layout has {self._given.tokens}: '
+                    f"{self._given.prefix} before a grid of {self._given.grid[0]} x {self._given.grid[1]} patches; "
+                    "give the layout that the model has"
+                )
+            return self._given
+        if self._image is None or self._grid is None:
+            raise InputError(
+                f'where the {side} tokens of "{caller}" stand is not known, since no convolution made patches of an '
+                "image; give layout=Layout(grid=(rows, columns), prefix=tokens before the patches)"
+            )
+        images, _, height, width = self._image
+        patch = (height / self._grid[0], width / self._grid[1])
+        prefix = side - math.prod(self._grid)
+        if (prefix >= 0 and side != window and self._prefix in (None, prefix)) or prefix == 0:
+            self._prefix = prefix
+            return Layout(self._grid, prefix, patch)
+        leading = math.prod(shape[:-3])
+        if window == side and math.isqrt(window) ** 2 == window and leading % images == 0:
+            windows = leading // images
+            scale = math.sqrt(height * width / (windows * window))  # each stage of windows has larger patches
+            return Layout((math.isqrt(window),) * 2, 0, (scale, scale), windows)
+        raise InputError(
+            f'"{caller}" takes a softmax over a table of {side} x {side}, but the image has {self._grid[0]} x '
+            f"{self._grid[1]} patches: this is no attention between all patches (masked tokens, pooled stages, text, "
+            "or attention over channels); leave the layer out with layers=, or say where its tokens stand with layout="
+        )
+
+    def maps_of(self, source: Tensor, layout: Layout, heads: int | None) -> tuple[int, int]:
+        """Images (windows counted one by one) and heads of a table, from its leading axes."""
+        leading = source.shape[:-2]
+        total = math.prod(leading)
+        if heads is not None:
+            return total // heads, heads
+        if len(leading) >= 2:
+            return total // leading[-1], leading[-1]
+        # One leading axis holds both, image by image, unless the images say otherwise.
+        images = (self._image[0] if self._image else total) * layout.windows
+        return (images, total // images) if total % images == 0 else (total, 1)

@@ -1,0 +1,97 @@
+// One pass over rows of logits: softmax in place, and what the statistics need of each row (mimlab.probing.sums).
+//
+// The same as `rows` of tiles.py in one sweep that stays in the first-level cache. Sums within a row are float32 in
+// as many lanes as the processor has, sums over rows of a tile float32 by thread; the caller adds tiles in float64.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <omp.h>
+
+namespace {
+
+// exp of x <= 0 within 2 units in the last place; 0 below -87. Not a number stays so.
+inline float exponential(float x) {
+    const float n = std::nearbyint(x * 1.44269504f);
+    const float f = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    float p = 1.38888889e-3f;
+    p = p * f + 8.33333377e-3f;
+    p = p * f + 4.16666679e-2f;
+    p = p * f + 1.66666672e-1f;
+    p = p * f + 0.5f;
+    p = p * f + 1.0f;
+    p = p * f + 1.0f;
+    const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, 4);
+    return x < -87.0f ? 0.0f : p * power;
+}
+
+}  // namespace
+
+// logits: (maps, rows, grid_h * grid_w), replaced by the weights. Row r of a map is the query first_row + r.
+// distances: (2 grid_h - 1, 2 grid_w - 1), by offset. lse, entropy, square, distance: (maps, rows).
+// row, unit_row: (maps, grid_h * grid_w), sums over the rows.
+extern "C" void mimlab_rows(float* logits, int64_t maps, int64_t rows, int64_t first_row, int64_t grid_h,
+                            int64_t grid_w, const float* distances, float* lse, float* entropy, float* square,
+                            float* distance, float* row, float* unit_row, int threads) {
+    const int64_t patches = grid_h * grid_w, total = maps * rows;
+    std::memset(row, 0, sizeof(float) * maps * patches);
+    std::memset(unit_row, 0, sizeof(float) * maps * patches);
+#pragma omp parallel num_threads(threads)
+    {
+        const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+        const int64_t begin = total * me / team, end = total * (me + 1) / team;
+        std::vector<float> own(2 * patches), flat(patches);
+        float* const own_row = own.data();
+        float* const own_unit = own_row + patches;
+        for (int64_t at = begin; at < end; ++at) {
+            const int64_t map = at / rows, query = first_row + at % rows;
+            float* const a = logits + at * patches;
+            float* const far = flat.data();
+            for (int64_t y = 0; y < grid_h; ++y) {
+                const float* from = distances + (y - query / grid_w + grid_h - 1) * (2 * grid_w - 1) +
+                                    grid_w - 1 - query % grid_w;
+                std::memcpy(far + y * grid_w, from, sizeof(float) * grid_w);
+            }
+            float top = -INFINITY;
+#pragma omp simd reduction(max : top)
+            for (int64_t j = 0; j < patches; ++j) top = a[j] > top ? a[j] : top;
+            float sum = 0, weighted = 0, squares = 0, length = 0;
+#pragma omp simd reduction(+ : sum, weighted, squares, length)
+            for (int64_t j = 0; j < patches; ++j) {
+                float x = a[j] - top;
+                x = x < -104.0f ? -104.0f : x;  // a masked key must weigh 0, not 0 * -inf
+                const float e = exponential(x);
+                a[j] = e;
+                sum += e;
+                weighted += e * x;
+                squares += e * e;
+                length += e * far[j];
+            }
+            const float scale = 1 / sum, unit = 1 / std::sqrt(squares);
+            lse[at] = top + std::log(sum);
+            entropy[at] = std::log(sum) - weighted * scale;
+            square[at] = squares * scale * scale;
+            distance[at] = length * scale;
+#pragma omp simd
+            for (int64_t j = 0; j < patches; ++j) {
+                const float e = a[j];
+                a[j] = e * scale;
+                own_row[j] += e * scale;
+                own_unit[j] += e * unit;
+            }
+            if (at + 1 == end || (at + 1) / rows != map) {
+#pragma omp critical
+                for (int64_t j = 0; j < patches; ++j) {
+                    row[map * patches + j] += own_row[j];
+                    unit_row[map * patches + j] += own_unit[j];
+                }
+                std::fill(own.begin(), own.end(), 0.0f);
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+"""Every self-attention of a PyTorch model, caught while it runs, with no adapter for the model.
+
+A `TorchFunctionMode` sees what the model calls: `F.scaled_dot_product_attention`, any spelling of softmax over a
+square last table, and `F.multi_head_attention_forward`, whose body is run with its two leaf calls replaced. Hooks
+on the modules say who called. The convolution that the image went through gives the grid of patches.
+
+Nothing is left out quietly: an attention module that ran without being seen, a table whose side is not the number
+of tokens, tokens that were shuffled, a module run in another thread are errors that name the module.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from mimlab.probing.attention import Attention, Tensor
+from mimlab.probing.grid import GridFinder
+from mimlab.probing.layout import Layout
+from mimlab.runs.errors import InputError
+
+OnAttention = Callable[[Attention], Tensor | None]
+"""Called at every self-attention; what it returns takes the place of the layer's output, None leaves it."""
+
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
+_CONVOLUTIONS = (F.conv2d, torch.conv2d)
+_GATHERS = (torch.gather, Tensor.gather)
+_ATTENTION = re.compile(r"att(entio)?n", re.IGNORECASE)
+_QUERIES = re.compile(r"(qkv|to_qkv|wqkv|q|query|q_proj|to_q|in_proj.*)$", re.IGNORECASE)
+
+
+@contextmanager
+def watch(
+    model: nn.Module,
+    on_attention: OnAttention,
+    layout: Layout | None = None,
+    layers: Sequence[int | str] | None = None,
+) -> Iterator["Watch"]:
+    """Call `on_attention` at every self-attention while the model runs inside the context.
+
+    layout: where the tokens stand; by default read off the model. layers: their places in the forward pass from 0,
+    or names of modules; by default all. Raises InputError for what is missed, when it happens or at the end.
+    """
+    seen = Watch(model, on_attention, layout, layers)
+    with ExitStack() as stack:
+        stack.callback(seen.remove_hooks)
+        seen.add_hooks()
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_Mode(seen))
+        yield seen
+    seen.check()
+
+
+class Watch:
+    """What is known of the running model: who is calling, which layers were seen, the grid of patches.
+
+    modules: names of the layers that were seen, in forward order.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        on_attention: OnAttention,
+        layout: Layout | None,
+        layers: Sequence[int | str] | None,
+    ) -> None:
+        self.modules: list[str] = []
+        self._model = model
+        self._names = {
+            name.replace("_orig_mod.", "").removesuffix("_orig_mod"): m for name, m in model.named_modules()
+        }
+        self._on_attention = on_attention
+        self._layers = None if layers is None else list(layers)
+        self._finder = GridFinder(layout)
+        self._thread = threading.get_ident()
+        self._running: list[str] = []
+        self._ran: set[str] = set()
+        self._called: set[str] = set()
+        self._place = 0
+        self._handles: list[Any] = []
+        self._failure: InputError | None = None
+
+    # Modules
+
+    def add_hooks(self) -> None:
+        """Follow every module as it starts and ends."""
+        for name, module in self._names.items():
+
+            def start(module: nn.Module, _: object, name: str = name) -> None:
+                self._start(name)
+
+            def end(module: nn.Module, _: object, __: object, name: str = name) -> None:
+                if threading.get_ident() == self._thread and self._running and self._running[-1] == name:
+                    self._running.pop()
+
+            self._handles.append(module.register_forward_pre_hook(start))
+            self._handles.append(module.register_forward_hook(end, always_call=True))
+
+    def remove_hooks(self) -> None:
+        """Leave the model as it was."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _start(self, name: str) -> None:
+        if threading.get_ident() != self._thread:
+            self._failure = InputError(
+                f'module "{name}" ran in another thread than the capture, where its attention cannot be seen; '
+                "call the model in the thread that opened the capture"
+            )
+            raise self._failure
+        if not self._running:
+            self._place = 0
+            self._finder.restart()
+        self._running.append(name)
+        self._ran.add(name)
+
+    @property
+    def _caller(self) -> str:
+        """The module that is calling; for a softmax that is a module of its own, the module it is part of."""
+        for name in reversed(self._running):
+            if not isinstance(self._names[name], nn.Softmax):
+                return name
+        return ""
+
+    # Calls
+
+    def on_convolution(self, image: Tensor, output: Tensor) -> None:
+        """An image, or features of one, went through a convolution."""
+        self._finder.convolved(image, output)
+
+    def on_gather(self, source: Tensor, index: Tensor, dim: int) -> None:
+        """Tokens were picked by an index: their order must have stayed."""
+        self._finder.gathered(source, index, dim, self._caller)
+
+    def on_self_attention(
+        self,
+        q: Tensor | None = None,
+        k: Tensor | None = None,
+        v: Tensor | None = None,
+        given: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool = False,
+        scale: float | None = None,
+        heads: int | None = None,
+    ) -> Tensor | None:
+        """A self-attention was called; returns the output that takes the place of its own, if any."""
+        caller = self._caller
+        self._called.add(caller)
+        self._finder.settle()
+        source = q if given is None else given
+        assert source is not None
+        place, self._place = self._place, self._place + 1
+        if place < len(self.modules):
+            if self.modules[place] != caller:
+                raise InputError(
+                    f'attention {place} of this forward pass is in "{caller}", of an earlier one in '
+                    f'"{self.modules[place]}"; capture one kind of pass at a time'
+                )
+        else:
+            self.modules.append(caller)
+        if self._layers is not None and place not in self._layers and caller not in self._layers:
+            return None
+        layout = self._finder.layout_of(caller, source.shape, self._window_of(caller))
+        shape = self._finder.maps_of(source, layout, heads)
+        with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
+            attention = Attention(
+                module=caller,
+                layer=place,
+                layout=layout,
+                scale=scale if scale is not None else 1.0 if q is None else q.shape[-1] ** -0.5,
+                given=None if given is None else given.detach().reshape(*shape, *given.shape[-2:]),
+                causal=causal,
+                **_operands(q, k, v, bias, shape),
+            )
+            output = self._on_attention(attention)
+        if output is None or v is None:
+            return None
+        return output.to(v.dtype).reshape(*source.shape[:-1], v.shape[-1])
+
+    def on_other_attention(self) -> None:
+        """Attention of other queries than keys: seen, and no self-attention."""
+        self._called.add(self._caller)
+
+    def _window_of(self, caller: str) -> int | None:
+        """Tokens in a window of the calling module, where it or what it is part of names a window."""
+        parts = caller.split(".")
+        for length in range(len(parts), 0, -1):
+            size = getattr(self._names.get(".".join(parts[:length])), "window_size", None)
+            if isinstance(size, int) and size > 0:
+                return size * size
+            if isinstance(size, tuple | list) and len(size) == 2:
+                return int(size[0]) * int(size[1])
+        return None
+
+    # At the end
+
+    def check(self) -> None:
+        """Raise InputError if a layer was missed, or none was seen at all."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._ran:
+            raise InputError("the model was not called; call it inside the capture")
+        missed = self._missed()
+        if missed:
+            raise InputError(
+                f"attention was not seen in: {', '.join(missed)}. It is computed by something else than "
+                "F.scaled_dot_product_attention, softmax or nn.MultiheadAttention (a custom kernel, or a traced "
+                "or scripted module): switch that off, or leave the layer out with layers="
+                if self.modules
+                else f"no self-attention was seen in {type(self._model).__name__}, although these ran: "
+                f"{', '.join(missed)}; a custom kernel or a traced module hides it: switch that off"
+            )
+        if not self.modules:
+            raise InputError(
+                f"{type(self._model).__name__} has no self-attention between tokens: there is nothing to measure"
+            )
+        for layer in self._layers or ():
+            known = range(len(self.modules)) if isinstance(layer, int) else self.modules
+            if layer not in known:
+                raise InputError(
+                    f"layer {layer!r} was not seen; the layers are 0 to {len(self.modules) - 1}: "
+                    + ", ".join(self.modules)
+                )
+
+    def _missed(self) -> list[str]:
+        """Attention modules that ran, or whose block ran, without their attention being seen."""
+        missed = {
+            name
+            for name in self._ran
+            if _is_attention(self._names[name]) and not any(_within(called, name) for called in self._called)
+        }
+        for seen in self.modules:
+            pattern = re.compile(re.sub(r"\\?\.\d+(?=\\?\.|$)", r"\\.(\\d+)", re.escape(seen)) + "$")
+            for name in self._names:
+                match = pattern.match(name)
+                if match and match.groups() and name not in self._called:
+                    block = name[: match.end(len(match.groups()))]
+                    if block in self._ran:
+                        missed.add(name)
+        return sorted(missed, key=list(self._names).index)
+
+
+def _within(name: str, module: str) -> bool:
+    return not module or name == module or name.startswith(module + ".") or module.startswith(name + ".")
+
+
+def _is_attention(module: nn.Module) -> bool:
+    """Whether a module computes attention itself: by its class, and by a query projection of its own."""
+    if not _ATTENTION.search(getattr(module, "original_name", type(module).__name__)):
+        return False
+    own = [*dict(module.named_children()), *dict(module.named_parameters(recurse=False))]
+    return any(_QUERIES.match(name) for name in own)
+
+
+def _operands(
+    q: Tensor | None, k: Tensor | None, v: Tensor | None, bias: Tensor | None, shape: tuple[int, int]
+) -> dict[str, Tensor | None]:
+    """Queries, keys, values as (B, H, n, D), contiguous, in float32 or better; the bias expanded over them."""
+    if q is None or k is None or v is None:
+        return {}
+    n = q.shape[-2]
+
+    def wide(x: Tensor) -> Tensor:
+        if x.dim() >= 3 and q.dim() >= 3 and x.shape[-3] != q.shape[-3]:  # grouped queries share keys
+            x = x.repeat_interleave(q.shape[-3] // x.shape[-3], -3)
+        x = x.detach().reshape(*shape, n, x.shape[-1])
+        return (x if x.dtype == torch.float64 else x.float()).contiguous()
+
+    if bias is not None:
+        bias = bias.detach().expand(*q.shape[:-2], n, n)
+        bias = bias if bias.dim() == 4 else bias.reshape(*shape, n, n)
+        bias = bias if bias.dtype in (torch.bool, torch.float64) else bias.float()
+    return {"q": wide(q), "k": wide(k), "v": wide(v), "bias": bias}
+
+
+class _Mode(TorchFunctionMode):
+    """Hands the calls that matter to a `Watch`; everything else goes its way."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+        self._handlers: dict[Any, Callable[..., Any]] = {
+            F.scaled_dot_product_attention: self._fused,
+            F.multi_head_attention_forward: self._multi_head,
+            **dict.fromkeys(_SOFTMAX, self._softmax),
+            **dict.fromkeys(_CONVOLUTIONS, self._convolution),
+            **dict.fromkeys(_GATHERS, self._gather),
+        }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        handler = self._handlers.get(func)
+        if handler is None:
+            return func(*args, **(kwargs or {}))
+        return handler(func, *args, **(kwargs or {}))
+
+    def _fused(
+        self, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        return self._attend(func, None, query, key, value, *args, **kwargs)
+
+    def _attend(
+        self,
+        func: Any,
+        heads: int | None,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        operands = (query, key, value)
+
+        def plain() -> Tensor:
+            output: Tensor = func(*operands, attn_mask, dropout_p, is_causal, scale=scale, **kwargs)
+            return output
+
+        if query.shape[-2] != key.shape[-2] or query.dim() < 3:
+            self._watch.on_other_attention()
+            return plain()
+        seen = operands
+        if torch.is_autocast_enabled(query.device.type):  # the call itself would cast them so
+            lower = torch.get_autocast_dtype(query.device.type)
+            seen = tuple(x.to(lower) if x.dtype == torch.float32 else x for x in operands)  # type: ignore[assignment]
+        output = self._watch.on_self_attention(
+            *seen, bias=attn_mask, causal=is_causal, scale=scale, heads=heads
+        )
+        differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
+        return plain() if output is None or differentiable or dropout_p > 0 else output
+
+    def _softmax(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        dim = kwargs.get("dim", args[0] if args else None)
+        if input.dim() >= 3 and dim in (-1, input.dim() - 1):
+            if input.shape[-1] == input.shape[-2]:
+                self._watch.on_self_attention(given=input)
+            else:
+                self._watch.on_other_attention()
+        output: Tensor = func(input, *args, **kwargs)
+        return output
+
+    def _multi_head(
+        self,
+        func: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        width: int,
+        heads: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the function's own body with its two leaf calls seen: the mode is off inside its handler."""
+
+        def softmax(input: Tensor, dim: int, **options: Any) -> Tensor:
+            if input.shape[-1] == input.shape[-2]:
+                self._watch.on_self_attention(given=input, heads=heads)
+            else:
+                self._watch.on_other_attention()
+            return F.softmax(input, dim, **options)
+
+        def fused(*operands: Any, **options: Any) -> Tensor:
+            return self._attend(F.scaled_dot_product_attention, heads, *operands, **options)
+
+        leaves = {"softmax": softmax, "scaled_dot_product_attention": fused}
+        body = FunctionType(func.__code__, {**func.__globals__, **leaves}, func.__name__, func.__defaults__)
+        body.__kwdefaults__ = func.__kwdefaults__
+        return body(query, key, value, width, heads, *args, **kwargs)
+
+    def _convolution(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = func(input, *args, **kwargs)
+        self._watch.on_convolution(input, output)
+        return output
+
+    def _gather(self, func: Any, input: Tensor, dim: int, index: Tensor, **kwargs: Any) -> Tensor:
+        self._watch.on_gather(input, index, dim)
+        output: Tensor = func(input, dim, index, **kwargs)
+        return output
