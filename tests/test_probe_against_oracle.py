@@ -45,8 +45,8 @@ TOLERANCE = {
 }
 """Absolute, for float32 inputs and logits of at most about 10; `positional_x` as x."""
 SHARP = 20  # logits of size 100 are known to 1e-5 in float32, and weights are as uncertain
-COLLAPSED = {"information": 2e-6, "nmi": 2e-6, "diversity": 2e-6, "spread": 1e-6}
-"""Absolute, where the truth is 0: what rounding leaves in the sums over a row of float32."""
+COLLAPSED = {"information": 3e-6, "nmi": 3e-6, "diversity": 4e-6, "spread": 4e-6}
+"""Absolute, where the truth is 0: rows are float32, and sums over rows are better than that."""
 
 LAYOUT = Layout(grid=(3, 5), prefix=1, patch_size=(4.0, 6.0))
 WITHOUT_COMPILER = not any(map(shutil.which, ("c++", "g++", "clang++")))
