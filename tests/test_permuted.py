@@ -149,7 +149,7 @@ def test_layers_and_heads_are_chosen():
 
 def test_an_item_goes_to_its_place():
     image = torch.arange(2 * 6 * 4.0).reshape(2, 6, 4)
-    order = [[1, 0, 2, 5, 4, 3], [5, 4, 3, 2, 1, 0]]
+    order = [[1, 2, 0, 5, 3, 4], [5, 4, 3, 2, 1, 0]]
     moved = permuted.permuted(image, Layout(grid=(3, 2), patch_size=(2, 2)), order)
     for b, i in product(range(2), range(6)):
         (y, x), (v, u) = divmod(i, 2), divmod(order[b][i], 2)
