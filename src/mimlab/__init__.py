@@ -13,12 +13,23 @@ if TYPE_CHECKING:
     from mimlab.probing.capture import capture
     from mimlab.probing.layout import Layout
     from mimlab.runs import InputError
+    from mimlab.studies.probe import probe
     from mimlab.studies.single import simulate
     from mimlab.world import Latent, World
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "Latent", "Layout", "MaskedReconstruction", "World", "capture", "judge", "simulate"]
+__all__ = [
+    "InputError",
+    "Latent",
+    "Layout",
+    "MaskedReconstruction",
+    "World",
+    "capture",
+    "judge",
+    "probe",
+    "simulate",
+]
 
 _HOMES = {
     "InputError": "mimlab.runs",
@@ -28,6 +39,7 @@ _HOMES = {
     "World": "mimlab.world",
     "capture": "mimlab.probing.capture",
     "judge": "mimlab.claims",
+    "probe": "mimlab.studies.probe",
     "simulate": "mimlab.studies.single",
 }
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "simulate": "Simulate one world, and judge the claims on it.",
     "gap": "Measure the information gap of photographs.",
     "scale": "Simulate one world over a range of P, and fit its exponents.",
+    "probe": "Measure how diverse and how local the attention of vision transformers is.",
     "reproduce": "Judge every claim of the theory, and write the report.",
 }
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -10,6 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mimlab.report.numbers import ABSENT, format_interval, format_number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SHOWN = ("distance", "entropy", "nmi", "diversity", "spread", "prefix_mass")
+"""Statistics that a terminal has room for, where they were measured."""
 
 Record = Mapping[str, Any]
 
@@ -69,6 +75,34 @@ def show_exponents(console: Console, summary: Record) -> None:
         table.add_row(record["quantity"], slope, *beside)
     console.print(table)
     show_verdicts(console, summary)
+
+
+def show_probe(console: Console, summary: Record, layers: "pa.Table") -> None:
+    """A table per model: means over heads and images of a few statistics by layer, and their baselines below."""
+    import pyarrow.compute as pc
+
+    from mimlab.report.probe_tables import baseline, curve, models_in, statistics_in, with_random_weights
+
+    for model in summary["models"]:
+        name = model["name"]
+        known = layers.filter(pc.field("model") == name)
+        found = statistics_in(known)
+        statistics = [one for one in _SHOWN if one in found] or found[: len(_SHOWN)]
+        table = _table("layer", *(statistic.replace("_", " ") for statistic in statistics))
+        curves = [curve(known, name, statistic) for statistic in statistics]
+        for place, record in enumerate(model["layers"]):
+            table.add_row(str(record["layer"]), *(format_number(float(one.mean[place]), 3) for one in curves))
+        table.add_section()
+        if with_random_weights(name) in models_in(layers):
+            chance = (curve(layers, with_random_weights(name), one).mean.mean() for one in statistics)
+            table.add_row("random weights", *(format_number(float(value), 3) for value in chance))
+        for kind in ("uniform", "identity"):
+            values = (baseline(model, statistic, kind).mean() for statistic in statistics)
+            table.add_row(kind, *(format_number(float(value), 3) for value in values))
+        console.print(Text(f"{name}, {summary['images']} images", style="bold"))
+        console.print(table)
+    if summary.get("images_per_second"):
+        console.print(f"{format_number(summary['images_per_second'], 3)} images per second")
 
 
 def show_verdicts(console: Console, summary: Record) -> None:
