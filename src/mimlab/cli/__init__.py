@@ -16,6 +16,7 @@ COMMANDS = {
     "gap": "Measure the information gap of photographs.",
     "scale": "Simulate one world over a range of P, and fit its exponents.",
     "probe": "Measure how diverse and how local the attention of vision transformers is.",
+    "compare": "Put probe runs beside each other, in one table and one page.",
     "reproduce": "Judge every claim of the theory, and write the report.",
 }
 

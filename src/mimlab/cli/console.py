@@ -14,7 +14,7 @@ from mimlab.report.numbers import ABSENT, format_interval, format_number
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SHOWN = ("distance", "entropy", "nmi", "diversity", "spread", "prefix_mass")
+_SHOWN = ("distance", "entropy", "nmi", "diversity", "prefix_mass")
 """Statistics that a terminal has room for, where they were measured."""
 
 Record = Mapping[str, Any]
@@ -79,30 +79,53 @@ def show_exponents(console: Console, summary: Record) -> None:
 
 def show_probe(console: Console, summary: Record, layers: "pa.Table") -> None:
     """A table per model: means over heads and images of a few statistics by layer, and their baselines below."""
-    import pyarrow.compute as pc
+    from mimlab.report.probe_tables import baseline, curve, models_in, with_random_weights
 
-    from mimlab.report.probe_tables import baseline, curve, models_in, statistics_in, with_random_weights
-
+    known = models_in(layers)
     for model in summary["models"]:
-        name = model["name"]
-        known = layers.filter(pc.field("model") == name)
-        found = statistics_in(known)
-        statistics = [one for one in _SHOWN if one in found] or found[: len(_SHOWN)]
+        name, chance = model["name"], with_random_weights(model["name"])
+        statistics = _shown(layers, name)
         table = _table("layer", *(statistic.replace("_", " ") for statistic in statistics))
-        curves = [curve(known, name, statistic) for statistic in statistics]
+        curves = [curve(layers, name, statistic) for statistic in statistics]
         for place, record in enumerate(model["layers"]):
-            table.add_row(str(record["layer"]), *(format_number(float(one.mean[place]), 3) for one in curves))
+            _add(table, str(record["layer"]), [one.mean[place] for one in curves])
         table.add_section()
-        if with_random_weights(name) in models_in(layers):
-            chance = (curve(layers, with_random_weights(name), one).mean.mean() for one in statistics)
-            table.add_row("random weights", *(format_number(float(value), 3) for value in chance))
+        if chance in known:
+            _add(table, "random weights", [curve(layers, chance, one).mean.mean() for one in statistics])
         for kind in ("uniform", "identity"):
-            values = (baseline(model, statistic, kind).mean() for statistic in statistics)
-            table.add_row(kind, *(format_number(float(value), 3) for value in values))
+            _add(table, kind, [baseline(model, statistic, kind).mean() for statistic in statistics])
         console.print(Text(f"{name}, {summary['images']} images", style="bold"))
         console.print(table)
-    if summary.get("images_per_second"):
+    if summary["images_per_second"]:
         console.print(f"{format_number(summary['images_per_second'], 3)} images per second")
+
+
+def show_comparison(console: Console, summary: Record, layers: "pa.Table") -> None:
+    """A row per model: means over layers, heads and images of a few statistics."""
+    from mimlab.report.probe_tables import curve
+
+    statistics = _shown(layers)
+    table = _table("model", "patches", *(statistic.replace("_", " ") for statistic in statistics))
+    for model in summary["models"]:
+        sizes = dict.fromkeys(str(record["grid"][0] * record["grid"][1]) for record in model["layers"])
+        means = (curve(layers, model["name"], statistic).mean for statistic in statistics)
+        shown = (format_number(float(one.mean()), 3) if one.size else ABSENT for one in means)
+        table.add_row(model["name"], ", ".join(sizes), *shown)
+    console.print(table)
+
+
+def _shown(layers: "pa.Table", model: str | None = None) -> list[str]:
+    """The statistics of a table, or of one of its models, that a terminal has room for."""
+    import pyarrow.compute as pc
+
+    from mimlab.report.probe_tables import statistics_in
+
+    found = statistics_in(layers if model is None else layers.filter(pc.field("model") == model))
+    return [one for one in _SHOWN if one in found] or found[: len(_SHOWN)]
+
+
+def _add(table: Table, name: str, values: Sequence[float]) -> None:
+    table.add_row(name, *(format_number(float(value), 3) for value in values))
 
 
 def show_verdicts(console: Console, summary: Record) -> None:
