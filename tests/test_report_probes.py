@@ -186,6 +186,14 @@ def test_models_share_the_panels_and_unlike_baselines_are_each_drawn(tmp_path):
     assert len(colours) == 2
 
 
+def test_layers_of_several_grids_have_each_their_own_baseline(tmp_path):
+    pyramid = record()
+    pyramid["layers"][2] |= {"grid": [2, 3], "windows": 4}
+    axes = draw_depth(layers_table(), [pyramid], tmp_path / "d.png", ["entropy"]).axes[0]
+    steps = [one.get_ydata() for one in axes.lines if one.get_drawstyle() == "steps-mid"]
+    np.testing.assert_allclose(steps, [[math.log(24), math.log(24), math.log(6)]])
+
+
 @pytest.mark.parametrize("count", [1, 9])
 def test_any_number_of_models_and_of_panels(count, tmp_path):
     names = [f"model {i} of some organisation with a long name" for i in range(count)]
@@ -358,7 +366,7 @@ def test_the_page_holds_every_figure_number_and_explanation(tmp_path):
         "blocks.2.attn",
     ):
         assert said in text
-    assert "no evidence" in text and "4×6 patches of 16×8 pixels after 1 prefix tokens" in text
+    assert "no evidence" in text and "4×6 patches of 16×8 pixels after 1 prefix token" in text
 
 
 def test_a_comparison_names_runs_and_says_what_cannot_be_compared(tmp_path):

@@ -64,9 +64,9 @@ FIGURES = {
     "shares": (
         "Shares of logit variance",
         "What moves the logits when an image's patches change places: PP, query position with key position; FP, query "
-        "position with the item at the key; FF, item with item; terms of the key alone; the rest. Whiskers are 95% "
-        "intervals over images. Shares are unbiased and may be negative; noise is all rest. Images with permuted "
-        "patches are unlike what a trained model has seen.",
+        "position with the item at the key; FF, item with item; terms of the key alone; the rest. A whisker stands at "
+        "its own bar's end, the 95% interval over images. Shares are unbiased and may be negative; noise is all rest. "
+        "Images with permuted patches are unlike what a trained model has seen.",
     ),
 }
 

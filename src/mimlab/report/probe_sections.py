@@ -132,7 +132,8 @@ def model_facts(models: Sequence[ModelRecord]) -> dict[str, Any]:
         windows = span(record["windows"] for record in model["layers"])
         facts[f"Model {model['name']}"] = (
             f"{len(model['layers'])} layers, {heads} heads, {format_number(model['parameters'], 3)} parameters; "
-            f"{' or '.join(grids)} patches of {' or '.join(sizes)} pixels after {prefix} prefix tokens"
+            f"{' or '.join(grids)} patches of {' or '.join(sizes)} pixels "
+            f"after {prefix} prefix {'token' if prefix == '1' else 'tokens'}"
             + (f", {windows} windows" if windows != "1" else "")
         )
     return facts
