@@ -54,8 +54,14 @@ class GridFinder:
                 "mask_ratio=0 and ordered noise=; an original MAE: without random_masking)"
             )
 
-    def layout_of(self, caller: str, shape: Sequence[int], window: int | None) -> Layout:
-        """The layout of a table of attention; raises InputError where it cannot be one between these tokens."""
+    def layout_of(
+        self, caller: str, shape: Sequence[int], window: int | None, entered: Sequence[int]
+    ) -> Layout:
+        """The layout of a table of attention; raises InputError where it cannot be one between these tokens.
+
+        shape: of the table, or of the queries. window: tokens of the caller's windows, if it has any. entered: the
+        shape of what the caller was given.
+        """
         side = shape[-2]
         if self._given is not None:
             if side != self._given.tokens:
@@ -73,28 +79,43 @@ class GridFinder:
         images, _, height, width = self._image
         patch = (height / self._grid[0], width / self._grid[1])
         prefix = side - math.prod(self._grid)
-        if (prefix >= 0 and side != window and self._prefix in (None, prefix)) or prefix == 0:
+        of_tokens = (
+            len(entered) != 3 or side in entered[:2]
+        )  # else over channels, or over tokens of its own making
+        if (prefix >= 0 and side != window and self._prefix in (None, prefix) and of_tokens) or prefix == 0:
             self._prefix = prefix
             return Layout(self._grid, prefix, patch)
         leading = math.prod(shape[:-3])
         if window == side and math.isqrt(window) ** 2 == window and leading % images == 0:
             windows = leading // images
-            scale = math.sqrt(height * width / (windows * window))  # each stage of windows has larger patches
-            return Layout((math.isqrt(window),) * 2, 0, (scale, scale), windows)
+            merged = math.sqrt(
+                math.prod(self._grid) / (windows * window)
+            )  # each stage has patches of twice the side
+            if merged.is_integer():
+                grown = (patch[0] * merged, patch[1] * merged)
+                return Layout((math.isqrt(window),) * 2, 0, grown, windows)
+            raise InputError(
+                f'"{caller}" attends within {windows} windows of {side} tokens, which cannot be cut from a grid of '
+                f"{self._grid[0]} x {self._grid[1]} patches: windows were padded; give images that they divide"
+            )
         raise InputError(
             f'"{caller}" takes a softmax over a table of {side} x {side}, but the image has {self._grid[0]} x '
             f"{self._grid[1]} patches: this is no attention between all patches (masked tokens, pooled stages, text, "
             "or attention over channels); leave the layer out with layers=, or say where its tokens stand with layout="
         )
 
-    def maps_of(self, source: Tensor, layout: Layout, heads: int | None) -> tuple[int, int]:
-        """Images (windows counted one by one) and heads of a table, from its leading axes."""
-        leading = source.shape[:-2]
+    def maps_of(
+        self, shape: Sequence[int], layout: Layout, heads: int | None, entered: Sequence[int]
+    ) -> tuple[int, int]:
+        """Images (windows counted one by one) and heads of a table, from its leading axes; as `layout_of`."""
+        leading = shape[:-2]
         total = math.prod(leading)
         if heads is not None:
             return total // heads, heads
         if len(leading) >= 2:
             return total // leading[-1], leading[-1]
-        # One leading axis holds both, image by image, unless the images say otherwise.
+        # One leading axis holds both, image by image: what the caller was given tells how many images there are.
         images = (self._image[0] if self._image else total) * layout.windows
+        if len(entered) == 3 and layout.tokens in entered[:2]:
+            images = entered[0] if entered[1] == layout.tokens else entered[1]
         return (images, total // images) if total % images == 0 else (total, 1)

@@ -5,7 +5,10 @@ square last table, and `F.multi_head_attention_forward`, whose body is run with 
 on the modules say who called. The convolution that the image went through gives the grid of patches.
 
 Nothing is left out quietly: an attention module that ran without being seen, a table whose side is not the number
-of tokens, tokens that were shuffled, a module run in another thread are errors that name the module.
+of tokens, tokens that were shuffled, a module run in another thread are errors that name the module. What other
+models do in the meantime is none of its business, nor is a forward pass repeated in backward (checkpointing).
+
+Cross-attention between as many queries as keys cannot be told from self-attention, and counts as a layer.
 """
 
 import re
@@ -18,11 +21,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from mimlab.probing.attention import Attention, Tensor
 from mimlab.probing.grid import GridFinder
 from mimlab.probing.layout import Layout
+from mimlab.probing.unseen import unseen
 from mimlab.runs.errors import InputError
 
 OnAttention = Callable[[Attention], Tensor | None]
@@ -31,8 +35,8 @@ OnAttention = Callable[[Attention], Tensor | None]
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 _CONVOLUTIONS = (F.conv2d, torch.conv2d)
 _GATHERS = (torch.gather, Tensor.gather)
-_ATTENTION = re.compile(r"att(entio)?n", re.IGNORECASE)
-_QUERIES = re.compile(r"(qkv|to_qkv|wqkv|q|query|q_proj|to_q|in_proj.*)$", re.IGNORECASE)
+_COMPILED = re.compile(r"(^|\.)_orig_mod(?=\.|$)")
+"""What torch.compile puts into the names of modules."""
 
 
 @contextmanager
@@ -72,14 +76,13 @@ class Watch:
     ) -> None:
         self.modules: list[str] = []
         self._model = model
-        self._names = {
-            name.replace("_orig_mod.", "").removesuffix("_orig_mod"): m for name, m in model.named_modules()
-        }
+        self._names = {_COMPILED.sub("", name).lstrip("."): m for name, m in model.named_modules()}
         self._on_attention = on_attention
         self._layers = None if layers is None else list(layers)
         self._finder = GridFinder(layout)
         self._thread = threading.get_ident()
-        self._running: list[str] = []
+        self._running: list[tuple[str, tuple[int, ...]]] = []  # modules, and shapes of what they were given
+        self._outermost: list[str] = []  # modules of this pass that no other one called
         self._ran: set[str] = set()
         self._called: set[str] = set()
         self._place = 0
@@ -92,22 +95,25 @@ class Watch:
         """Follow every module as it starts and ends."""
         for name, module in self._names.items():
 
-            def start(module: nn.Module, _: object, name: str = name) -> None:
-                self._start(name)
+            def start(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], name: str = name) -> None:
+                if self._handles and not _in_backward():
+                    self._start(name, [*given, *named.values()])
 
-            def end(module: nn.Module, _: object, __: object, name: str = name) -> None:
-                if threading.get_ident() == self._thread and self._running and self._running[-1] == name:
+            def end(_: nn.Module, __: object, ___: object, name: str = name) -> None:
+                mine = threading.get_ident() == self._thread and self._running
+                if mine and self._running[-1][0] == name and not _in_backward():
                     self._running.pop()
 
-            self._handles.append(module.register_forward_pre_hook(start))
+            self._handles.append(module.register_forward_pre_hook(start, with_kwargs=True))
             self._handles.append(module.register_forward_hook(end, always_call=True))
 
     def remove_hooks(self) -> None:
         """Leave the model as it was."""
         for handle in self._handles:
             handle.remove()
+        self._handles.clear()  # a copy of the model that was made meanwhile has the hooks still
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, given: Sequence[object]) -> None:
         if threading.get_ident() != self._thread:
             self._failure = InputError(
                 f'module "{name}" ran in another thread than the capture, where its attention cannot be seen; '
@@ -115,18 +121,34 @@ class Watch:
             )
             raise self._failure
         if not self._running:
-            self._place = 0
-            self._finder.restart()
-        self._running.append(name)
+            if self._begins(name):
+                self._place = 0
+                self._outermost.clear()
+                self._finder.restart()
+            self._outermost.append(name)
+        shape = next((tuple(x.shape) for x in given if hasattr(x, "shape")), ())
+        self._running.append((name, shape))
         self._ran.add(name)
 
+    def _begins(self, name: str) -> bool:
+        """Whether an outermost module begins a pass: a method as forward_features calls several in one pass."""
+        done = self._outermost
+        return not done or name in ("", done[0]) or any(not x or name.startswith(x + ".") for x in done)
+
     @property
-    def _caller(self) -> str:
-        """The module that is calling; for a softmax that is a module of its own, the module it is part of."""
-        for name in reversed(self._running):
-            if not isinstance(self._names[name], nn.Softmax):
-                return name
-        return ""
+    def running(self) -> bool:
+        """Whether what happens now happens in the model, for the first time."""
+        mine = threading.get_ident() == self._thread and bool(self._running)
+        return mine and not _in_backward()
+
+    @property
+    def _caller(self) -> tuple[str, tuple[int, ...]]:
+        """The module that is calling, and the shape of what it was given.
+
+        For a softmax that is a module of its own, the module it is part of.
+        """
+        own = (call for call in reversed(self._running) if not isinstance(self._names[call[0]], nn.Softmax))
+        return next(own, self._running[-1])
 
     # Calls
 
@@ -136,7 +158,7 @@ class Watch:
 
     def on_gather(self, source: Tensor, index: Tensor, dim: int) -> None:
         """Tokens were picked by an index: their order must have stayed."""
-        self._finder.gathered(source, index, dim, self._caller)
+        self._finder.gathered(source, index, dim, self._caller[0])
 
     def on_self_attention(
         self,
@@ -150,7 +172,7 @@ class Watch:
         heads: int | None = None,
     ) -> Tensor | None:
         """A self-attention was called; returns the output that takes the place of its own, if any."""
-        caller = self._caller
+        caller, entered = self._caller
         self._called.add(caller)
         self._finder.settle()
         source = q if given is None else given
@@ -166,9 +188,14 @@ class Watch:
             self.modules.append(caller)
         if self._layers is not None and place not in self._layers and caller not in self._layers:
             return None
-        layout = self._finder.layout_of(caller, source.shape, self._window_of(caller))
-        shape = self._finder.maps_of(source, layout, heads)
-        with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
+        layout = self._finder.layout_of(caller, source.shape, self._window_of(caller), entered)
+        shape = self._finder.maps_of(source.shape, layout, heads, entered)
+        # No other mode sees this: neither another watch, nor one of the user's.
+        with (
+            torch.no_grad(),
+            torch.autocast(source.device.type, enabled=False),
+            torch._C.DisableTorchFunction(),
+        ):
             attention = Attention(
                 module=caller,
                 layer=place,
@@ -185,7 +212,7 @@ class Watch:
 
     def on_other_attention(self) -> None:
         """Attention of other queries than keys: seen, and no self-attention."""
-        self._called.add(self._caller)
+        self._called.add(self._caller[0])
 
     def _window_of(self, caller: str) -> int | None:
         """Tokens in a window of the calling module, where it or what it is part of names a window."""
@@ -206,12 +233,16 @@ class Watch:
             raise self._failure
         if not self._ran:
             raise InputError("the model was not called; call it inside the capture")
-        missed = self._missed()
+        missed = unseen(self._names, self._ran, self._called, self.modules)
+        if self._layers is not None and all(isinstance(layer, str) for layer in self._layers):
+            missed = [
+                name for name in missed if name in self._layers
+            ]  # numbers would shift by what was missed
         if missed:
             raise InputError(
                 f"attention was not seen in: {', '.join(missed)}. It is computed by something else than "
                 "F.scaled_dot_product_attention, softmax or nn.MultiheadAttention (a custom kernel, or a traced "
-                "or scripted module): switch that off, or leave the layer out with layers="
+                "or scripted module): switch that off, or name the layers to measure with layers="
                 if self.modules
                 else f"no self-attention was seen in {type(self._model).__name__}, although these ran: "
                 f"{', '.join(missed)}; a custom kernel or a traced module hides it: switch that off"
@@ -228,34 +259,10 @@ class Watch:
                     + ", ".join(self.modules)
                 )
 
-    def _missed(self) -> list[str]:
-        """Attention modules that ran, or whose block ran, without their attention being seen."""
-        missed = {
-            name
-            for name in self._ran
-            if _is_attention(self._names[name]) and not any(_within(called, name) for called in self._called)
-        }
-        for seen in self.modules:
-            pattern = re.compile(re.sub(r"\\?\.\d+(?=\\?\.|$)", r"\\.(\\d+)", re.escape(seen)) + "$")
-            for name in self._names:
-                match = pattern.match(name)
-                if match and match.groups() and name not in self._called:
-                    block = name[: match.end(len(match.groups()))]
-                    if block in self._ran:
-                        missed.add(name)
-        return sorted(missed, key=list(self._names).index)
 
-
-def _within(name: str, module: str) -> bool:
-    return not module or name == module or name.startswith(module + ".") or module.startswith(name + ".")
-
-
-def _is_attention(module: nn.Module) -> bool:
-    """Whether a module computes attention itself: by its class, and by a query projection of its own."""
-    if not _ATTENTION.search(getattr(module, "original_name", type(module).__name__)):
-        return False
-    own = [*dict(module.named_children()), *dict(module.named_parameters(recurse=False))]
-    return any(_QUERIES.match(name) for name in own)
+def _in_backward() -> bool:
+    """Whether autograd is at work: modules that run then repeat a forward pass (checkpointing)."""
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
 def _operands(
@@ -279,7 +286,7 @@ def _operands(
     return {"q": wide(q), "k": wide(k), "v": wide(v), "bias": bias}
 
 
-class _Mode(TorchFunctionMode):
+class _Mode(TorchFunctionMode):  # type: ignore[misc]
     """Hands the calls that matter to a `Watch`; everything else goes its way."""
 
     def __init__(self, watch: Watch) -> None:
@@ -295,7 +302,7 @@ class _Mode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         handler = self._handlers.get(func)
-        if handler is None:
+        if handler is None or not self._watch.running:
             return func(*args, **(kwargs or {}))
         return handler(func, *args, **(kwargs or {}))
 
@@ -329,12 +336,15 @@ class _Mode(TorchFunctionMode):
         seen = operands
         if torch.is_autocast_enabled(query.device.type):  # the call itself would cast them so
             lower = torch.get_autocast_dtype(query.device.type)
-            seen = tuple(x.to(lower) if x.dtype == torch.float32 else x for x in operands)  # type: ignore[assignment]
+            seen = tuple(x.to(lower) if x.dtype == torch.float32 else x for x in operands)
         output = self._watch.on_self_attention(
             *seen, bias=attn_mask, causal=is_causal, scale=scale, heads=heads
         )
         differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
-        return plain() if output is None or differentiable or dropout_p > 0 else output
+        watched = any(
+            isinstance(mode, _Mode) for mode in _get_current_function_mode_stack()
+        )  # by another one
+        return plain() if output is None or differentiable or dropout_p > 0 or watched else output
 
     def _softmax(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         dim = kwargs.get("dim", args[0] if args else None)
