@@ -120,7 +120,8 @@ def probe(
                 config, out, overwrite=overwrite, resume=resume, command=session.command, progress=progress
             )
     except KeyboardInterrupt:
-        session.tell(f"what was measured is in {out}.partial; --resume goes on from there")
+        if Path(f"{out}.partial").exists():
+            session.tell(f"what was measured is in {out}.partial; --resume goes on from there")
         raise
     return session.finish(summary, partial(show_probe, layers=means), json=json, out=out)
 

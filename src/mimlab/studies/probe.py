@@ -8,32 +8,19 @@ tables, to the last bit where processor, library versions and number of threads 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mimlab.dynamics.integrators import Progress
-from mimlab.probing.catalogue import baselines
-from mimlab.probing.layout import Layout
-from mimlab.runs import InputError, RunDirectory, to_mapping, write_toml
+from mimlab.runs import InputError, RunDirectory, build, write_toml
 from mimlab.runs.files import replacing
 from mimlab.studies.probe_config import ProbeConfig
-from mimlab.studies.probe_parts import (
-    LAYERS_SCHEMA,
-    PROBE_SCHEMA,
-    Parts,
-    PartsInFolder,
-    PartsInMemory,
-    layers_of,
-    offsets_of,
-    shares_of,
-)
-from mimlab.studies.single import versions
+from mimlab.studies.probe_parts import PROBE_SCHEMA, Parts, PartsInFolder, PartsInMemory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,9 +28,8 @@ if TYPE_CHECKING:
     from mimlab.probing.hugging import Preprocess
     from mimlab.probing.models import NamedModel
     from mimlab.report.probe_tables import ProbeSummary
+    from mimlab.studies.probe_plan import Collected, Plan
     from mimlab.studies.probe_subjects import Subject
-
-BUNDLED = "scikit-image's photographs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +79,7 @@ def probe(
     be done as asked.
     """
     from mimlab.probing.models import NamedModel, load_model
+    from mimlab.studies.probe_plan import Plan
     from mimlab.studies.probe_subjects import named_module
 
     given = [model] if isinstance(model, str | NamedModel) or not isinstance(model, Sequence) else list(model)
@@ -108,24 +95,23 @@ def probe(
                 f"two models are called {name}; give one, or a NamedModel with a name of its own"
             )
         loads[name] = load
-    paths = None if images is None else [images] if isinstance(images, str | Path) else list(images)
-    config = ProbeConfig(
-        models=tuple(loads),
-        images=None if paths is None else tuple(Path(path) for path in paths),
-        statistics=(statistics,) if isinstance(statistics, str) else tuple(statistics),
-        layers=None if layers is None else tuple(layers),
-        heads=None if heads is None else tuple(heads),
-        batch_size=batch_size,
-        method=method,  # type: ignore[arg-type]
-        shares=shares,
-        permutations=permutations,
-        random_weights=random_weights,
-        device=device,
-        dtype=dtype,  # type: ignore[arg-type]
-        seed=seed,
-    )
+    options = {
+        "images": [images] if isinstance(images, str | Path) else images and list(images),
+        "statistics": [statistics] if isinstance(statistics, str) else list(statistics),
+        "layers": None if layers is None else list(layers),
+        "heads": None if heads is None else list(heads),
+        "batch_size": batch_size,
+        "random_weights": random_weights,
+        "method": method,
+        "seed": seed,
+        "shares": shares,
+        "permutations": permutations,
+        "device": device,
+        "dtype": dtype,
+    }
+    config = build(ProbeConfig, {"models": list(loads), **options}, "probe")
     parts = PartsInMemory()
-    plan = _Plan.of(config, loads)
+    plan = Plan.of(config, loads)
     plan.measure(parts, progress)
     tables = [part.tables["probe"] for n in range(len(plan.variants)) for part in parts.of(n) if part.images]
     found = plan.collected(parts)
@@ -151,12 +137,13 @@ def run_probe(
     for bad input before anything is written, also where `resume` finds a run of other inputs.
     """
     from mimlab.probing.models import load_model
+    from mimlab.studies.probe_plan import Plan
 
     directory = RunDirectory(out, overwrite=overwrite, resume=resume, keep=True)
     directory.check()
     heads = config.checkpoint_heads
     load = lru_cache(1)(partial(load_model, heads=heads) if heads else load_model)
-    plan = _Plan.of(config, {name: partial(load, name) for name in config.models})
+    plan = Plan.of(config, {name: partial(load, name) for name in config.models})
     with directory as folder:
         try:
             plan.claim(folder)
@@ -174,182 +161,7 @@ def run_probe(
     return summary, found[0]
 
 
-Collected = tuple[pa.Table, pa.Table | None, pa.Table | None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Variant:
-    """What is measured: a model, or its architecture with weights drawn anew; `label` stands in the tables."""
-
-    label: str
-    subject: Subject
-    load: Callable[[], NamedModel]
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """A run that can be done: every model has been tried."""
-
-    config: ProbeConfig
-    paths: Sequence[Path]
-    subjects: Sequence[Subject]
-    variants: Sequence[_Variant]
-
-    @classmethod
-    def of(cls, config: ProbeConfig, loads: dict[str, Callable[[], NamedModel]]) -> _Plan:
-        """Try every model. Raises InputError for whatever stands in the way."""
-        from mimlab.probing.capture import names_of
-        from mimlab.probing.images import find_images
-        from mimlab.report.probe_tables import with_random_weights
-        from mimlab.studies.probe_subjects import tried
-
-        names_of(config.statistics)
-        sources = [None] if config.images is None else config.images
-        paths = [path for source in sources for path in find_images(source)]
-        subjects, variants = [], []
-        for name in config.models:
-            subject = tried(loads[name], paths, config)
-            subjects.append(subject)
-            variants.append(_Variant(name, subject, subject.load))
-            draw = subject.load().random if config.random_weights else None
-            if draw is not None:
-                label = with_random_weights(name)
-                variants.append(_Variant(label, subject, partial(_redrawn, subject.load, config.seed)))
-        return cls(config, paths, subjects, variants)
-
-    def measure(self, parts: Parts, progress: Progress | None) -> None:
-        """Measure whatever parts there are not."""
-        from dataclasses import replace
-
-        from mimlab.probing.images import batches
-        from mimlab.studies.probe_subjects import measured, on_device
-
-        size, images = self.config.batch_size, len(self.paths)
-        total = len(self.variants) * images
-        began, fresh = perf_counter(), 0
-        for place, variant in enumerate(self.variants):
-            first = parts.done(place)
-            if first * size >= images:
-                continue
-            named = on_device(variant.load(), self.config)
-            since = perf_counter()
-            for number, batch in enumerate(batches(self.paths, named.preprocess, size, first), start=first):
-                part = measured(
-                    named, variant.subject.record, variant.label, batch, number * size, self.config
-                )
-                now = perf_counter()
-                parts.add(place, replace(part, seconds=now - since))
-                since, fresh = now, fresh + part.images
-                if progress is not None:
-                    done = place * images + min((number + 1) * size, images)
-                    rate = fresh / (now - began)
-                    progress(done / total, f"{variant.label}: {rate:.3g} images/s")
-
-    def collected(self, parts: Parts) -> Collected:
-        """The tables layers, offsets and shares of all variants. Raises InputError where no image was measured."""
-        layers, offsets, shares = [], [], []
-        for place, variant in enumerate(self.variants):
-            layers.append(layers_of(variant.label, parts.of(place)))
-            offsets.append(offsets_of(parts.of(place)))
-            shares.append(shares_of(variant.label, parts.of(place)))
-        return (
-            pa.concat_tables([LAYERS_SCHEMA.empty_table(), *layers]),
-            _joined(offsets),
-            _joined(shares),
-        )
-
-    def summary(self, parts: Parts, layers: pa.Table, command: str) -> ProbeSummary:
-        """What summary.json holds."""
-        import torch
-
-        from mimlab.report.probe_tables import warnings_of
-
-        seconds, images, measured = 0.0, 0, 0
-        skipped: list[Sequence[str]] = []
-        for place in range(len(self.variants)):
-            for part in parts.of(place):
-                seconds += part.seconds
-                measured += part.images
-                if place == 0:
-                    images += part.images
-                    skipped += part.skipped
-        models = [subject.record for subject in self.subjects]
-        warnings = [warning for subject in self.subjects for warning in subject.warnings]
-        warnings += warnings_of(models, layers)
-        if skipped:
-            named = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-            warnings.append(f"{len(skipped)} of {len(self.paths)} images could not be used: {named}")
-        said = self.config.images
-        return {
-            "status": "finished",
-            "models": models,
-            "images": images,
-            "source": BUNDLED if said is None else ", ".join(map(str, said)),
-            "skipped": skipped,
-            "warnings": warnings,
-            "baselines": list(self._baselines()),
-            "command": command,
-            "seconds": seconds,
-            "images_per_second": measured / seconds if seconds else 0.0,
-            "versions": versions() | {"torch": torch.__version__},
-        }
-
-    def _baselines(self) -> Iterator[dict[str, str | float]]:
-        """Values of uniform, identity and random attention for each layout of each model, from its first layer on."""
-        from mimlab.probing.capture import names_of
-        from mimlab.report.probe_tables import layout_of
-
-        for subject in self.subjects:
-            seen: set[Layout] = set()
-            for record in subject.record["layers"]:
-                layout = layout_of(record)
-                if layout not in seen:
-                    seen.add(layout)
-                    for found in baselines(layout, names_of(self.config.statistics)):
-                        yield {"model": subject.name, "layer": record["layer"], **found}
-
-    def claim(self, folder: Path) -> None:
-        """Note the inputs in a folder. Raises InputError where it holds the work of others."""
-        from mimlab.runs.tables import read_json, to_json, write_json
-
-        stats = [path.stat() for path in self.paths]
-        inputs = {
-            **to_mapping(self.config),
-            "images": [
-                [str(path), stat.st_size, stat.st_mtime_ns]
-                for path, stat in zip(self.paths, stats, strict=True)
-            ],
-            "weights": [subject.digest for subject in self.subjects],
-            "versions": versions(),
-        }
-        file = folder / "inputs.json"
-        if file.exists():
-            found = read_json(file)
-            other = sorted(
-                key
-                for key in inputs.keys() | found.keys()
-                if to_json(inputs.get(key)) != to_json(found.get(key))
-            )
-            if other:
-                raise InputError(
-                    f"{folder} was begun with other inputs ({', '.join(other)}): resume with the same, or begin "
-                    "again without --resume"
-                )
-        write_json(file, inputs)
-
-
-def _redrawn(load: Callable[[], NamedModel], seed: int) -> NamedModel:
-    draw = load().random
-    assert draw is not None
-    return draw(seed)
-
-
-def _joined(tables: Sequence[pa.Table | None]) -> pa.Table | None:
-    found = [table for table in tables if table is not None]
-    return pa.concat_tables(found) if found else None
-
-
-def _write(folder: Path, plan: _Plan, parts: Parts, found: Collected, summary: ProbeSummary) -> None:
+def _write(folder: Path, plan: Plan, parts: Parts, found: Collected, summary: ProbeSummary) -> None:
     """All files of the run; then its parts are removed."""
     import pyarrow.parquet as pq
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,16 +91,21 @@ def tried(load: Callable[[], NamedModel], paths: Sequence[Path], config: ProbeCo
     """Try a model on the first image that can be used. Raises InputError for whatever stands in the way."""
     named = on_device(load(), config)
     pixels = _first(paths, named).to(config.device)
-    with _running(config), _captured(named, config):  # before `watch`: it knows what to refuse
-        named.forward(pixels)
     seen = _Seen(config.heads)
-    with _running(config), watch(named.module, seen.on_attention, named.layout, config.layers):
-        named.forward(pixels)
-    if config.shares:
-        with _running(config):
-            logit_shares(
-                named.module, pixels, named.layout, 2, 0, config.layers, config.heads, forward=named.forward
-            )
+    try:
+        with _running(config), _captured(named, config):  # before `watch`: it knows what to refuse
+            named.forward(pixels)
+        with _running(config), watch(named.module, seen.on_attention, named.layout, config.layers):
+            named.forward(pixels)
+        if config.shares:
+            _shares(named, pixels, 0, replace(config, permutations=2))
+    except InputError as error:
+        raise InputError(f"{named.name}: {error}") from None
+    except Exception as error:  # of anybody's model
+        raise InputError(
+            f"{named.name} fails on an image of {pixels.shape[2]} x {pixels.shape[3]} pixels: "
+            f"{type(error).__name__}: {_line(error)}"
+        ) from error
     parameters = dict(named.module.named_parameters())
     broken = [name for name, one in parameters.items() if not bool(one.isfinite().all())]
     warnings = [_broken(named.name, broken, len(parameters))] if broken else []
@@ -117,9 +122,13 @@ def on_device(named: NamedModel, config: ProbeConfig) -> NamedModel:
     try:
         named.module.to(config.device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"device = {config.device}: {reason[:200]}; cpu can always be had") from None
+        raise InputError(f"device = {config.device}: {_line(error)}; cpu can always be had") from None
     return named
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def measured(
@@ -143,15 +152,17 @@ def measured(
         "probe": _table(found.table, label, batch.names),
         "moments": moments_of({name: found[name] for name in found.statistics}, where, heads),
     }
-    if has_offsets(record) and any(name.startswith("locality") for name in found.statistics):
+    if has_offsets(record) and "all" in config.statistics:
         tables["offsets"] = _offsets(found, record, heads, label)
     if config.shares:
-        options = (named.layout, config.permutations, config.seed, config.layers, config.heads)
-        with _running(config):
-            tables["shares"] = logit_shares(
-                named.module, pixels, *options, forward=named.forward, first=number
-            )
+        tables["shares"] = _shares(named, pixels, number, config)
     return Part(tables, len(batch.names), batch.skipped)
+
+
+def _shares(named: NamedModel, pixels: Tensor, number: int, config: ProbeConfig) -> pa.Table:
+    options = (named.layout, config.permutations, config.seed, config.layers, config.heads)
+    with _running(config):
+        return logit_shares(named.module, pixels, *options, forward=named.forward, first=number)
 
 
 def has_offsets(record: ModelRecord) -> bool:
@@ -168,8 +179,14 @@ def _running(config: ProbeConfig) -> Iterator[None]:
     """Without gradients, in the type that was asked for."""
     kind = torch.device(config.device).type
     dtype = getattr(torch, config.dtype)
-    with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
-        yield
+    try:
+        with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
+            yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"{config.device} has too little memory ({_line(error)}): lower batch_size = {config.batch_size}"
+            + (f" or permutations = {config.permutations}" if config.shares else "")
+        ) from None
 
 
 def _captured(named: NamedModel, config: ProbeConfig) -> Any:
