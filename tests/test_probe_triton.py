@@ -145,12 +145,22 @@ def compare(case: Case, output: Tensor, sums: Sums) -> None:
         torch.testing.assert_close(found.cpu(), statistics[name], **near, equal_nan=True)
 
 
-def unseeing() -> tuple[Tensor, Sums]:
-    """A map where one query sees the prefix alone."""
+def unseeing(device: str = "cpu") -> tuple[Tensor, Sums]:
+    """In the first head's map one query sees the prefix alone; in the second's a key is nan."""
     q, k, v, scale, _ = inputs(Case())
-    bias = torch.zeros(22, 22)
-    bias[9, 1:] = -math.inf
+    k[0, 1, 4, 0] = math.nan
+    bias = torch.zeros(1, 2, 22, 22)
+    bias[:, 0, 9, 1:] = -math.inf
+    q, k, v, bias = (part.to(device) for part in (q, k, v, bias))
     return attend(q, k, v, scale, Case().layout, bias, blocks=Case().blocks)
+
+
+def check_unseeing(output: Tensor, sums: Sums) -> None:
+    assert output[:, 0].isfinite().all() and output[:, 1].isnan().all()
+    torch.testing.assert_close(output[:, 0, 9].cpu(), inputs(Case())[2][:, 0, 0])
+    assert sums.prefix_mass[0].isfinite()
+    for each in (sums.entropy, sums.square, sums.distance, sums.row, sums.unit_row, sums.prefix_mass[1]):
+        assert each.isnan().all()
 
 
 def interpret_everything(path: Path) -> None:
@@ -191,11 +201,8 @@ def test_interpreter_gives_the_formulas(name, interpreted):
     compare(CASES[name], *interpreted[name])
 
 
-def test_a_query_that_sees_no_patch_has_output_but_no_statistics(interpreted):
-    output, sums = interpreted["unseeing"]
-    v = inputs(Case())[2]
-    torch.testing.assert_close(output[:, :, 9], v[:, :, 0])
-    assert output.isfinite().all() and sums.entropy.isnan().all() and sums.row.isnan().all()
+def test_a_query_that_sees_no_patch_and_a_key_that_is_nan_are_no_statistics(interpreted):
+    check_unseeing(*interpreted["unseeing"])
 
 
 @pytest.mark.parametrize(
@@ -266,6 +273,11 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 def test_gpu_gives_the_formulas(name):
     assert available(torch.empty(1, 16, device="cuda"))
     compare(CASES[name], *computed(CASES[name], "cuda"))
+
+
+@needs_gpu
+def test_gpu_a_query_that_sees_no_patch_and_a_key_that_is_nan_are_no_statistics():
+    check_unseeing(*unseeing("cuda"))
 
 
 LARGE = {

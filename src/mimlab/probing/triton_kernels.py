@@ -20,9 +20,8 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 MASKED = tl.constexpr(-1e30)  # finite: 0 · MASKED is 0, where 0 · -inf is nan
-ROW_VALUES = tl.constexpr(7)  # m, 1/Σe, 1/sqrt(Σe²), entropy, squared norm, distance, prefix mass
-SCALARS = tl.constexpr(4)  # the last of them, which are summed over the rows
-QUERIES = tl.constexpr(256)  # rows that are summed at a time
+SCALARS = tl.constexpr(4)  # of a row's seven values the last, which are summed over the rows
+AT_A_TIME = tl.constexpr(256)  # rows that are then summed
 
 
 @triton.jit
@@ -38,9 +37,14 @@ def _load(start, rows, row_stride, dim_stride, D: tl.constexpr, WIDTH: tl.conste
 @triton.jit
 def _bias(bias, rows, columns, row_stride, column_stride):
     """Bias of some queries and keys, to base 2."""
-    return (
-        tl.load(bias + rows[:, None] * row_stride + columns[None, :] * column_stride).to(tl.float32) * LOG2E
-    )
+    added = tl.load(bias + rows[:, None] * row_stride + columns[None, :] * column_stride)
+    return added.to(tl.float32) * LOG2E
+
+
+@triton.jit
+def _seen(s):
+    """Logits whose mask is finite; nan stays nan."""
+    return tl.maximum(s, MASKED, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -74,7 +78,7 @@ def _block(
         key = _load(k, key_tokens, k_row, k_dim, D, WIDTH)
         s = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         if BIAS:
-            s = tl.maximum(s * factor + _bias(bias, tokens, key_tokens, bias_row, bias_column), MASKED)
+            s = _seen(s * factor + _bias(bias, tokens, key_tokens, bias_row, bias_column))
         if not EVEN:
             s = tl.where((column < patches)[None, :], s, MASKED)
         if BIAS:
@@ -104,13 +108,14 @@ def _block(
     inverse = 1.0 / total
     if BIAS:  # a query that sees no patch has no row
         inverse = tl.where(top > 0.5 * MASKED, inverse, float("nan"))
+        squares = tl.where(top > 0.5 * MASKED, squares, float("nan"))
     mass = tl.zeros([BLOCK], tl.float32)
     if PREFIX > 0:
         column = tl.arange(0, FEW)
         key_tokens = tl.minimum(column, PREFIX - 1)
         s = tl.dot(query, tl.trans(_load(k, key_tokens, k_row, k_dim, D, WIDTH)), input_precision=PRECISION)
         if BIAS:
-            s = tl.maximum(s * factor + _bias(bias, tokens, key_tokens, bias_row, bias_column), MASKED)
+            s = _seen(s * factor + _bias(bias, tokens, key_tokens, bias_row, bias_column))
         else:
             s *= factor
         s = tl.where((column < PREFIX)[None, :], s, MASKED)
@@ -150,7 +155,10 @@ def attend_rows(
     PREFIX: tl.constexpr, GRID: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
     KEYS: tl.constexpr, FEW: tl.constexpr, BIAS: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Output of every token, and the seven values of every patch row (values: 7, maps, patches)."""
+    """Output of every token, and of every patch row: values (7, maps, patches).
+
+    They are m, 1/Σe, 1/sqrt(Σe²), and the row's entropy, squared norm, distance and prefix mass.
+    """
     blocks = tl.cdiv(patches, ROWS)
     programs = blocks + (1 if PREFIX > 0 else 0)
     block = tl.program_id(0) % programs
@@ -162,6 +170,7 @@ def attend_rows(
     bias += image * bias_image + head * bias_head
     output += image * output_image + head * output_head
     values += chart * patches
+    plane = tl.cast(plane, tl.int64)
     if block < blocks:
         _block(
             q, k, v, bias, output, values, block * ROWS, factor, patches, plane, step_y, step_x,
@@ -189,7 +198,7 @@ def sum_columns(
     block = tl.program_id(0) % blocks
     chart = (tl.program_id(0) // blocks).to(tl.int64)
     image, head = chart // heads, chart % heads
-    plane = charts.to(tl.int64) * patches
+    plane = tl.cast(charts, tl.int64) * patches
     q += image * q_image + head * q_head
     k += image * k_image + head * k_head
     bias += image * bias_image + head * bias_head
@@ -217,7 +226,7 @@ def sum_columns(
         s = tl.dot(key, tl.trans(query), input_precision=PRECISION)
         if BIAS:
             added = tl.trans(_bias(bias, tokens, key_tokens, bias_row, bias_column))
-            s = tl.maximum(s * factor + added, MASKED)
+            s = _seen(s * factor + added)
             e = tl.exp2(s - top[None, :])
         else:
             e = tl.exp2(s * factor - top[None, :])
@@ -228,9 +237,9 @@ def sum_columns(
     tl.store(vectors + plane, unit_sum, mask=column < patches)
     if block == 0:
         for kind in tl.static_range(SCALARS):
-            total = tl.zeros([QUERIES], tl.float64)
-            for start in tl.range(0, patches, QUERIES):
-                index = start + tl.arange(0, QUERIES)
+            total = tl.zeros([AT_A_TIME], tl.float64)
+            for start in tl.range(0, patches, AT_A_TIME):
+                index = start + tl.arange(0, AT_A_TIME)
                 some = tl.load(values + (3 + kind) * plane + index, mask=index < patches, other=0.0)
                 total += some.to(tl.float64)
             tl.store(scalars + kind * charts + chart, tl.sum(total))
