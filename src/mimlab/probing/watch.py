@@ -379,7 +379,12 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
         def fused(*operands: Any, **options: Any) -> Tensor:
             return self._attend(F.scaled_dot_product_attention, heads, *operands, **options)
 
-        leaves = {"softmax": softmax, "scaled_dot_product_attention": fused}
+        # Under another mode the body would hand itself on, past the leaves.
+        leaves = {
+            "softmax": softmax,
+            "scaled_dot_product_attention": fused,
+            "has_torch_function": lambda _: False,
+        }
         body = FunctionType(func.__code__, {**func.__globals__, **leaves}, func.__name__, func.__defaults__)
         body.__kwdefaults__ = func.__kwdefaults__
         return body(query, key, value, width, heads, *args, **kwargs)
