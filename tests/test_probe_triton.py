@@ -258,6 +258,8 @@ def test_refusals():
         attend(q.double(), k.double(), v.double(), scale, case.layout)
     with pytest.raises(InputError, match="22 tokens are not the 21"):
         attend(q, k, v, scale, replace(case, prefix=0).layout)
+    with pytest.raises(InputError, match=r"bool must be a float"):
+        attend(q, k, v, scale, case.layout, torch.ones(22, 22, dtype=torch.bool))
     with pytest.raises(InputError, match="above 0"):
         attend(q, k, v, -1.0, case.layout)
     with pytest.raises(InputError, match="ieee, tf32"):

@@ -68,7 +68,7 @@ def attend(
     blocks: of the two kernels, by default from a table. The output is in memory (B, n, H, D), as the model will read
     it. Raises InputError where shapes or types do not fit.
     """
-    _check(q, k, v, scale, layout, precision)
+    _check(q, k, v, scale, layout, bias, precision)
     from mimlab.probing.triton_kernels import attend_rows, sum_columns  # needs triton
 
     B, H, n, D = v.shape
@@ -102,7 +102,7 @@ def attend(
 
 
 def default_blocks(dtype: torch.dtype, D: int, architecture: tuple[int, int]) -> tuple[Blocks, Blocks]:
-    """Blocks of the two kernels: chosen from compiled code, for few instructions, no spills and many warps at once."""
+    """Blocks of the two kernels: chosen from compiled code, for few instructions, few spills and many warps at once."""
     if dtype == torch.float32:
         return Blocks(32, 32, warps=8 if D > 64 else 4), Blocks(32, 32)
     if D > 64:
@@ -118,7 +118,9 @@ def power(n: int) -> int:
     return max(16, 1 << (n - 1).bit_length())
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Layout, precision: str) -> None:
+def _check(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Layout, bias: Tensor | None, precision: str
+) -> None:
     same = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype
     if not same or q.ndim != 4 or q.dtype not in DTYPES or q.shape[-1] > WIDEST:
         given = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in (q, k, v))
@@ -129,6 +131,10 @@ def _check(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Layout, precis
     if q.shape[2] != layout.tokens:
         raise InputError(
             f"{q.shape[2]} tokens are not the {layout.tokens} of {layout}: give the model's layout"
+        )
+    if bias is not None and not bias.is_floating_point():
+        raise InputError(
+            f"a bias of {bias.dtype} must be a float: give 0 where a mask allows and -inf where not"
         )
     if not scale > 0 or precision not in PRECISIONS:
         raise InputError(
