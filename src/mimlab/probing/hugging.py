@@ -157,10 +157,7 @@ def _preprocessing(folder: Path, config: Any) -> Preprocess:
 
 
 def _processed(processor: Any, image: Image.Image) -> Tensor:
-    # The axes are named since a picture of 1 × 1 pixels would be taken for one of a single channel.
-    pixels: Tensor = processor(images=image, return_tensors="pt", input_data_format="channels_last")[
-        "pixel_values"
-    ]
+    pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
     return pixels[0]
 
 
