@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from mimlab.probing.hugging import Preprocess
     from mimlab.probing.models import NamedModel
+    from mimlab.report.probe_page import ProbeFigure
     from mimlab.report.probe_tables import ProbeSummary
     from mimlab.studies.probe_plan import Collected, Plan
-    from mimlab.studies.probe_subjects import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ def _write(folder: Path, plan: Plan, parts: Parts, found: Collected, summary: Pr
     """All files of the run; then its parts are removed."""
     import pyarrow.parquet as pq
 
-    from mimlab.report.probe_page import ProbeFigure, draw_probe_figures, slug, write_probe_page
+    from mimlab.report.probe_page import write_probe_page
     from mimlab.runs.tables import write_json, write_table
 
     with (
@@ -179,24 +179,25 @@ def _write(folder: Path, plan: Plan, parts: Parts, found: Collected, summary: Pr
     for name, table in zip(("layers", "offsets", "shares"), found, strict=True):
         if table is not None:
             write_table(folder / f"{name}.parquet", table)
-    (folder / "figures").mkdir(exist_ok=True)
-    figures = draw_probe_figures(folder, summary, *found)
-    for place, subject in enumerate(plan.subjects):
-        if subject.views is not None:
-            name = f"figures/maps_{place:02d}_{slug(subject.name)}.png"
-            _draw_views(subject, folder / name)
-            figures.append(ProbeFigure("maps", name, subject.name))
-    write_probe_page(folder, summary, found[0], figures)
+    write_probe_page(folder, summary, found[0], _draw(folder, plan, found, summary))
     write_toml(folder / "config.toml", plan.config)
     write_json(folder / "summary.json", summary)
     shutil.rmtree(folder / "parts")
     (folder / "inputs.json").unlink()
 
 
-def _draw_views(subject: Subject, path: Path) -> None:
+def _draw(folder: Path, plan: Plan, found: Collected, summary: ProbeSummary) -> list[ProbeFigure]:
+    """All figures, those of maps over an image among them."""
     from mimlab.report.probe_maps import draw_query_maps
+    from mimlab.report.probe_page import ProbeFigure, draw_probe_figures, slug
 
-    views = subject.views
-    assert views is not None
-    titles = [f"depth {layer + 1}" for layer in views.layers]
-    draw_query_maps(views.picture, views.layout, views.maps, views.queries, titles, path)
+    (folder / "figures").mkdir(exist_ok=True)
+    figures = draw_probe_figures(folder, summary, *found)
+    for place, subject in enumerate(plan.subjects):
+        views = subject.views
+        if views is not None:
+            name = f"figures/maps_{place:02d}_{slug(subject.name)}.png"
+            titles = [f"depth {layer + 1}" for layer in views.layers]
+            draw_query_maps(views.picture, views.layout, views.maps, views.queries, titles, folder / name)
+            figures.append(ProbeFigure("maps", name, subject.name))
+    return figures

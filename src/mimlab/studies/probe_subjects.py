@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mimlab.probing.attention import Attention, Tensor
 from mimlab.probing.capture import Capture, capture
-from mimlab.probing.hugging import Preprocess, layout_of, run
+from mimlab.probing.hugging import UNTRAINED, Preprocess, layout_of, run
 from mimlab.probing.images import Batch, batches
 from mimlab.probing.layout import Layout
 from mimlab.probing.models import NamedModel
@@ -98,7 +98,7 @@ def tried(load: Callable[[], NamedModel], paths: Sequence[Path], config: ProbeCo
         with _running(config), watch(named.module, seen.on_attention, named.layout, config.layers):
             named.forward(pixels)
         if config.shares:
-            _shares(named, pixels, 0, replace(config, permutations=2))
+            _shares(named, seen.layers, pixels, 0, replace(config, permutations=2))
     except InputError as error:
         raise InputError(f"{named.name}: {error}") from None
     except Exception as error:  # of anybody's model
@@ -155,14 +155,18 @@ def measured(
     if has_offsets(record) and "all" in config.statistics:
         tables["offsets"] = _offsets(found, record, heads, label)
     if config.shares:
-        tables["shares"] = _shares(named, pixels, number, config)
+        tables["shares"] = _shares(named, record["layers"], pixels, number, config)
     return Part(tables, len(batch.names), batch.skipped)
 
 
-def _shares(named: NamedModel, pixels: Tensor, number: int, config: ProbeConfig) -> pa.Table:
-    options = (named.layout, config.permutations, config.seed, config.layers, config.heads)
+def _shares(
+    named: NamedModel, layers: Sequence[LayerRecord], pixels: Tensor, number: int, config: ProbeConfig
+) -> pa.Table:
+    layouts = {Layout(*_of(one)) for one in layers}
+    layout = layouts.pop() if len(layouts) == 1 else None  # None: it is refused, and told why
+    options = (config.permutations, config.seed, config.layers, config.heads)
     with _running(config):
-        return logit_shares(named.module, pixels, *options, forward=named.forward, first=number)
+        return logit_shares(named.module, pixels, layout, *options, forward=named.forward, first=number)
 
 
 def has_offsets(record: ModelRecord) -> bool:
@@ -210,9 +214,11 @@ def _broken(model: str, names: Sequence[str], count: int) -> str:
 
 
 def _digest(module: torch.nn.Module) -> str:
-    """Of all parameters and buffers, names included."""
+    """Of all parameters and buffers, names included; without those that weights on disk may lack, drawn on loading."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in module.state_dict().items():
+        if any(part in name for part in UNTRAINED):
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
