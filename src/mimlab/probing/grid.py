@@ -1,7 +1,7 @@
 """Where the tokens of a running model stand: found from the convolution its image went through."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -41,15 +41,17 @@ class GridFinder:
                 self._fresh = False
             self._grid = (int(output.shape[-2]), int(output.shape[-1]))
 
-    def gathered(self, source: Tensor, index: Tensor, dim: int, caller: str) -> None:
+    def picked(self, source: Tensor, pick: Callable[[Tensor], Tensor], caller: str) -> None:
         """Tokens were picked by an index; raises InputError if that changed their order or left some out."""
         patches = math.prod(self._grid) if self._grid else None
-        if self._settled or source.dim() != 3 or dim not in (1, -2) or source.shape[1] != patches:
+        if self._settled or source.dim() != 3 or source.shape[1] != patches:
             return
-        order = torch.arange(index.shape[1], device=index.device)[None, :, None]
-        if index.shape[1] != patches or not bool((index == order).all()):
+        order = torch.arange(patches, device=source.device)[None, :, None]
+        places = pick(order.expand(source.shape))  # what was done to the tokens, done to their numbers
+        rows = places.numel() // places.shape[-1]
+        if rows % patches or not bool((places.reshape(-1, patches, places.shape[-1]) == order).all()):
             raise InputError(
-                f'module "{caller}" masked or shuffled the patches: {index.shape[1]} of {patches} were kept, and '
+                f'module "{caller}" masked or shuffled the patches: {rows // len(source)} of {patches} were kept, and '
                 "their places in the image are lost; run it unmasked and in order (a transformers ViTMAE: "
                 "mask_ratio=0 and ordered noise=; an original MAE: without random_masking)"
             )

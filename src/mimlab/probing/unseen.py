@@ -1,7 +1,8 @@
 """Attention that ran without being seen: what a custom kernel, or a traced module, would otherwise hide.
 
-Two signs, each enough. A module calls itself attention, has a projection to queries, and ran; or it stands where its
-siblings in other blocks were seen to attend, and its block ran. Attention that gives neither sign is not noticed.
+Two signs, each enough. A module's class calls itself attention, it has a projection to queries, and ran; or it is of
+the class, and in the place, of siblings in other blocks that were seen to attend, and its block ran. Attention that
+gives neither sign is not noticed.
 """
 
 import re
@@ -27,10 +28,10 @@ def unseen(
         if _is_attention(modules[name]) and not any(_related(other, name) for other in called)
     }
     for own in seen:
-        pattern = re.compile(re.sub(r"\\?\.\d+(?=\\?\.|$)", r"\\.(\\d+)", re.escape(own)) + "$")
-        for name in modules:
+        pattern = re.compile(re.sub(r"(?:^|(?<=\\\.))\d+(?=\\\.|$)", r"(\\d+)", re.escape(own)) + "$")
+        for name, module in modules.items():
             match = pattern.match(name)
-            if match and match.groups() and name not in called:
+            if match and match.groups() and name not in called and _class(module) == _class(modules[own]):
                 block = name[: match.end(len(match.groups()))]
                 if block in ran:
                     found.add(name)
@@ -42,9 +43,14 @@ def _related(one: str, other: str) -> bool:
     return not other or one == other or one.startswith(other + ".") or other.startswith(one + ".")
 
 
+def _class(module: nn.Module) -> str:
+    """Name of a module's class, also of one that was traced or scripted."""
+    return str(getattr(module, "original_name", type(module).__name__))
+
+
 def _is_attention(module: nn.Module) -> bool:
     """Whether a module computes attention itself: by its class, and by a query projection of its own."""
-    if not _ATTENTION.search(getattr(module, "original_name", type(module).__name__)):
+    if not _ATTENTION.search(_class(module)):
         return False
     own = [*dict(module.named_children()), *dict(module.named_parameters(recurse=False))]
     return any(_QUERIES.match(name) for name in own)

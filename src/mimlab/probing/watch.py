@@ -1,8 +1,7 @@
 """Every self-attention of a PyTorch model, caught while it runs, with no adapter for the model.
 
-A `TorchFunctionMode` sees what the model calls: `F.scaled_dot_product_attention`, any spelling of softmax over a
-square last table, and `F.multi_head_attention_forward`, whose body is run with its two leaf calls replaced. Hooks
-on the modules say who called. The convolution that the image went through gives the grid of patches.
+A mode of PyTorch's (mimlab.probing.mode) sees the functions that the model calls, hooks on the modules say who
+called, and the convolution that the image went through gives the grid of patches (mimlab.probing.grid).
 
 Nothing is left out quietly: an attention module that ran without being seen, a table whose side is not the number
 of tokens, tokens that were shuffled, a module run in another thread are errors that name the module. What other
@@ -15,26 +14,21 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import FunctionType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from mimlab.probing.attention import Attention, Tensor
 from mimlab.probing.grid import GridFinder
 from mimlab.probing.layout import Layout
+from mimlab.probing.mode import Mode
 from mimlab.probing.unseen import unseen
 from mimlab.runs.errors import InputError
 
 OnAttention = Callable[[Attention], Tensor | None]
 """Called at every self-attention; what it returns takes the place of the layer's output, None leaves it."""
 
-_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
-_CONVOLUTIONS = (F.conv2d, torch.conv2d)
-_GATHERS = (torch.gather, Tensor.gather)
 _COMPILED = re.compile(r"(^|\.)_orig_mod(?=\.|$)")
 """What torch.compile puts into the names of modules."""
 
@@ -56,7 +50,7 @@ def watch(
         stack.callback(seen.remove_hooks)
         seen.add_hooks()
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_Mode(seen))
+        stack.enter_context(Mode(seen))
         yield seen
     seen.check()
 
@@ -84,6 +78,7 @@ class Watch:
         self._running: list[tuple[str, tuple[int, ...]]] = []  # modules, and shapes of what they were given
         self._outermost: list[str] = []  # modules of this pass that no other one called
         self._ran: set[str] = set()
+        self._closed: set[str] = set()  # modules of which it cannot be known whether they ran
         self._called: set[str] = set()
         self._place = 0
         self._handles: list[Any] = []
@@ -104,8 +99,11 @@ class Watch:
                 if mine and self._running[-1][0] == name and not _in_backward():
                     self._running.pop()
 
-            self._handles.append(module.register_forward_pre_hook(start, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(end, always_call=True))
+            try:
+                self._handles.append(module.register_forward_pre_hook(start, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(end, always_call=True))
+            except RuntimeError:  # a scripted module takes no hooks
+                self._closed.add(name)
 
     def remove_hooks(self) -> None:
         """Leave the model as it was."""
@@ -156,9 +154,9 @@ class Watch:
         """An image, or features of one, went through a convolution."""
         self._finder.convolved(image, output)
 
-    def on_gather(self, source: Tensor, index: Tensor, dim: int) -> None:
+    def on_pick(self, source: Tensor, pick: Callable[[Tensor], Tensor]) -> None:
         """Tokens were picked by an index: their order must have stayed."""
-        self._finder.gathered(source, index, dim, self._caller[0])
+        self._finder.picked(source, pick, self._caller[0])
 
     def on_self_attention(
         self,
@@ -190,6 +188,11 @@ class Watch:
             return None
         layout = self._finder.layout_of(caller, source.shape, self._window_of(caller), entered)
         shape = self._finder.maps_of(source.shape, layout, heads, entered)
+        if bias is not None and _closes_a_query(bias):
+            raise InputError(
+                f'"{caller}" has a query with every key masked, which attends to nothing and has no statistics; '
+                "leave such queries out of the input, or the layer out with layers="
+            )
         # No other mode sees this: neither another watch, nor one of the user's.
         with (
             torch.no_grad(),
@@ -231,9 +234,9 @@ class Watch:
         """Raise InputError if a layer was missed, or none was seen at all."""
         if self._failure is not None:
             raise self._failure
-        if not self._ran:
+        if not self._ran and "" not in self._closed:
             raise InputError("the model was not called; call it inside the capture")
-        missed = unseen(self._names, self._ran, self._called, self.modules)
+        missed = unseen(self._names, self._ran | self._closed, self._called, self.modules)
         if self._layers is not None and all(isinstance(layer, str) for layer in self._layers):
             missed = [
                 name for name in missed if name in self._layers
@@ -265,10 +268,16 @@ def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
+def _closes_a_query(bias: Tensor) -> bool:
+    """Whether a bias or mask leaves a query no key at all."""
+    closed = ~bias.any(-1) if bias.dtype == torch.bool else bias.amax(-1) == -torch.inf
+    return bool(closed.any())
+
+
 def _operands(
     q: Tensor | None, k: Tensor | None, v: Tensor | None, bias: Tensor | None, shape: tuple[int, int]
 ) -> dict[str, Tensor | None]:
-    """Queries, keys, values as (B, H, n, D), contiguous, in float32 or better; the bias expanded over them."""
+    """Queries, keys and values as (B, H, n, D); the bias expanded over them."""
     if q is None or k is None or v is None:
         return {}
     n = q.shape[-2]
@@ -276,125 +285,10 @@ def _operands(
     def wide(x: Tensor) -> Tensor:
         if x.dim() >= 3 and q.dim() >= 3 and x.shape[-3] != q.shape[-3]:  # grouped queries share keys
             x = x.repeat_interleave(q.shape[-3] // x.shape[-3], -3)
-        x = x.detach().reshape(*shape, n, x.shape[-1])
-        return (x if x.dtype == torch.float64 else x.float()).contiguous()
+        return x.detach().reshape(*shape, n, x.shape[-1])
 
     if bias is not None:
         bias = bias.detach().expand(*q.shape[:-2], n, n)
         bias = bias if bias.dim() == 4 else bias.reshape(*shape, n, n)
         bias = bias if bias.dtype in (torch.bool, torch.float64) else bias.float()
     return {"q": wide(q), "k": wide(k), "v": wide(v), "bias": bias}
-
-
-class _Mode(TorchFunctionMode):  # type: ignore[misc]
-    """Hands the calls that matter to a `Watch`; everything else goes its way."""
-
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
-        self._watch = watch
-        self._handlers: dict[Any, Callable[..., Any]] = {
-            F.scaled_dot_product_attention: self._fused,
-            F.multi_head_attention_forward: self._multi_head,
-            **dict.fromkeys(_SOFTMAX, self._softmax),
-            **dict.fromkeys(_CONVOLUTIONS, self._convolution),
-            **dict.fromkeys(_GATHERS, self._gather),
-        }
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        handler = self._handlers.get(func)
-        if handler is None or not self._watch.running:
-            return func(*args, **(kwargs or {}))
-        return handler(func, *args, **(kwargs or {}))
-
-    def _fused(
-        self, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        return self._attend(func, None, query, key, value, *args, **kwargs)
-
-    def _attend(
-        self,
-        func: Any,
-        heads: int | None,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        operands = (query, key, value)
-
-        def plain() -> Tensor:
-            output: Tensor = func(*operands, attn_mask, dropout_p, is_causal, scale=scale, **kwargs)
-            return output
-
-        if query.shape[-2] != key.shape[-2] or query.dim() < 3:
-            self._watch.on_other_attention()
-            return plain()
-        seen = operands
-        if torch.is_autocast_enabled(query.device.type):  # the call itself would cast them so
-            lower = torch.get_autocast_dtype(query.device.type)
-            seen = tuple(x.to(lower) if x.dtype == torch.float32 else x for x in operands)
-        output = self._watch.on_self_attention(
-            *seen, bias=attn_mask, causal=is_causal, scale=scale, heads=heads
-        )
-        differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
-        watched = any(
-            isinstance(mode, _Mode) for mode in _get_current_function_mode_stack()
-        )  # by another one
-        return plain() if output is None or differentiable or dropout_p > 0 or watched else output
-
-    def _softmax(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        dim = kwargs.get("dim", args[0] if args else None)
-        if input.dim() >= 3 and dim in (-1, input.dim() - 1):
-            if input.shape[-1] == input.shape[-2]:
-                self._watch.on_self_attention(given=input)
-            else:
-                self._watch.on_other_attention()
-        output: Tensor = func(input, *args, **kwargs)
-        return output
-
-    def _multi_head(
-        self,
-        func: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        width: int,
-        heads: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """Run the function's own body with its two leaf calls seen: the mode is off inside its handler."""
-
-        def softmax(input: Tensor, dim: int, **options: Any) -> Tensor:
-            if input.shape[-1] == input.shape[-2]:
-                self._watch.on_self_attention(given=input, heads=heads)
-            else:
-                self._watch.on_other_attention()
-            return F.softmax(input, dim, **options)
-
-        def fused(*operands: Any, **options: Any) -> Tensor:
-            return self._attend(F.scaled_dot_product_attention, heads, *operands, **options)
-
-        # Under another mode the body would hand itself on, past the leaves.
-        leaves = {
-            "softmax": softmax,
-            "scaled_dot_product_attention": fused,
-            "has_torch_function": lambda _: False,
-        }
-        body = FunctionType(func.__code__, {**func.__globals__, **leaves}, func.__name__, func.__defaults__)
-        body.__kwdefaults__ = func.__kwdefaults__
-        return body(query, key, value, width, heads, *args, **kwargs)
-
-    def _convolution(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = func(input, *args, **kwargs)
-        self._watch.on_convolution(input, output)
-        return output
-
-    def _gather(self, func: Any, input: Tensor, dim: int, index: Tensor, **kwargs: Any) -> Tensor:
-        self._watch.on_gather(input, index, dim)
-        output: Tensor = func(input, dim, index, **kwargs)
-        return output

@@ -1,0 +1,339 @@
+"""What `mimlab.capture` refuses, and in which words: the module by name, what is allowed, and what to do.
+
+And what it does not: healthy models that hold attention of other kinds.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from numpy.testing import assert_allclose
+from torch import Tensor, nn
+
+import mimlab
+from mimlab.probing.layout import Layout
+from mimlab.runs import InputError
+
+from .handwritten_models import DIM, HEADS, XCA, Attention, Block, Vit, build, images
+from .vision_models import MODELS, spread
+
+LAYOUT = Layout((3, 5), 1, (4.0, 4.0))
+PATCHES = "blocks.0.attn", "blocks.1.attn"
+
+
+def refused(model: nn.Module, *parts: str, call=None, **options: object) -> str:
+    """The message of the error, which must hold all of the parts."""
+    with pytest.raises(InputError) as caught, torch.no_grad(), mimlab.capture(model, **options):
+        (call or (lambda: model(images())))()
+    for part in parts:
+        assert part in str(caught.value)
+    return str(caught.value)
+
+
+# No attention, or none that could be seen
+
+
+def test_a_network_without_attention():
+    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    refused(convolutions, "Sequential has no self-attention between tokens", "nothing to measure")
+
+
+def test_a_model_that_was_not_called():
+    refused(build("MAE"), "the model was not called", "inside the capture", call=lambda: None)
+
+
+class Custom(torch.autograd.Function):
+    """A kernel of someone's own, as flash-attn and xformers have."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = (q @ k.mT / math.sqrt(q.shape[-1])).exp()
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+
+class KernelAttention(Attention):
+    def forward(self, x: Tensor, return_attention: bool = False) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(Custom.apply(q, k, v).transpose(1, 2).flatten(2))
+
+
+def test_a_kernel_of_ones_own_in_every_layer():
+    model = Vit([KernelAttention(), KernelAttention()]).eval()
+    refused(model, "no self-attention was seen in Vit", *PATCHES, "switch that off")
+
+
+def test_a_kernel_of_ones_own_in_one_layer():
+    model = spread(Vit([Attention(), KernelAttention()]))
+    message = refused(model, "attention was not seen in: blocks.1.attn", "custom kernel", "layers=")
+    assert "blocks.0" not in message
+
+
+def test_one_layer_of_twelve_with_a_softmax_by_hand():
+    """exp and sum are no softmax that could be recognised; its siblings give it away."""
+    model = spread(Vit([Attention("exp" if layer == 7 else "softmax") for layer in range(12)]))
+    refused(model, "attention was not seen in: blocks.7.attn.")
+
+
+class Inner(nn.Module):
+    """A part whose name says nothing."""
+
+    def __init__(self, by_hand: bool) -> None:
+        super().__init__()
+        self.mix, self.by_hand = nn.Linear(DIM, 3 * DIM), by_hand
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.mix(x).chunk(3, dim=-1)
+        weights = q @ k.mT
+        return (
+            weights.exp() / weights.exp().sum(-1, keepdim=True) if self.by_hand else weights.softmax(-1)
+        ) @ v
+
+
+def test_siblings_give_away_what_no_name_does():
+    """`Inner` is called neither attention nor has it a query projection."""
+    model = Vit([Inner(False), Inner(True), Inner(False)]).eval()
+    assert "blocks.1.attn" in refused(model, "attention was not seen in: blocks.1.attn.")
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing and scripting themselves, which are deprecated
+@pytest.mark.parametrize("way", ["traced block", "traced model", "scripted block"])
+def test_what_was_traced_or_scripted(way):
+    model, tokens = build("MAE, fused"), torch.zeros(2, 16, DIM)
+    if way == "traced model":
+        traced = torch.jit.trace(model, images(), check_trace=False)
+        refused(traced, "no self-attention", call=lambda: traced(images()))
+        return
+    if way == "traced block":
+        model.blocks[1] = torch.jit.trace(model.blocks[1], tokens)
+    else:
+        scripted = nn.TransformerEncoderLayer(DIM, HEADS, 24, batch_first=True, dropout=0.0).eval()
+        model.blocks[1] = torch.jit.script(scripted)
+    refused(model, "attention was not seen in: blocks.1", "traced or scripted")
+
+
+def test_layers_named_go_round_those_that_cannot_be_seen():
+    """As the message advises; by numbers it would not do, since what was missed has none."""
+    model = spread(Vit([Attention(), KernelAttention(), Attention()]))
+    with torch.no_grad(), mimlab.capture(model, layers=["blocks.0.attn", "blocks.2.attn"]) as capture:
+        model(images())
+    assert capture.layers == ["blocks.0.attn", "blocks.2.attn"]
+    refused(model, "attention was not seen in: blocks.1.attn.", layers=[0, 1])
+    refused(model, "attention was not seen in: blocks.1.attn.", layers=["blocks.0.attn", "blocks.1.attn"])
+
+
+# Tokens whose places are not known
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.75])
+def test_an_original_mae_that_shuffles(ratio):
+    """At ratio 0 nothing is masked, and the order is lost all the same."""
+    model = build("MAE")
+    kept = 15 if ratio == 0 else 3
+    refused(
+        model,
+        "masked or shuffled the patches",
+        f"{kept} of 15",
+        "unmasked and in order",
+        call=lambda: (model.patch_embed.register_forward_hook(_shuffle(model, ratio)), model(images())),
+    )
+
+
+def _shuffle(model: Vit, ratio: float):
+    return lambda module, inputs, output: model.random_masking(output, ratio)
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "eager"])
+@pytest.mark.parametrize(("ratio", "kept"), [(0.0, 15), (0.75, 3)])
+def test_a_vitmae_that_masks_or_shuffles(ratio, kept, kind):
+    tiny = MODELS["ViTMAE"]
+    model = tiny.build(kind)
+    model.config.mask_ratio = ratio
+    call = {k: v for k, v in tiny.arguments().items() if k != "noise"}
+    refused(
+        model,
+        'module "embeddings"',
+        f"{kept} of 15",
+        "ordered noise=",
+        call=lambda: (torch.manual_seed(0), model(**call)),
+    )
+
+
+PICKS = {
+    "index": lambda x, places: x[torch.arange(len(x))[:, None], places],
+    "index_select": lambda x, places: x.index_select(1, places[0]),
+    "boolean mask": lambda x, places: x[places < 4].reshape(len(x), -1, DIM),
+    "take_along_dim": lambda x, places: torch.take_along_dim(x, places[..., None], 1),
+}
+
+
+@pytest.mark.parametrize("pick", PICKS.values(), ids=PICKS)
+def test_other_ways_to_pick_tokens(pick):
+    model = build("MAE")
+    places = torch.stack([torch.randperm(15, generator=torch.Generator().manual_seed(s)) for s in (1, 2)])
+    model.patch_embed.register_forward_hook(lambda _, __, tokens: pick(tokens, places))
+    refused(model, "masked or shuffled the patches", "unmasked and in order")
+
+
+IN_ORDER = {
+    "gather": lambda x: x.gather(1, torch.arange(15)[None, :, None].expand_as(x)),
+    "index": lambda x: x[:, torch.arange(15)],
+    "all kept": lambda x: x[torch.ones(2, 15, dtype=torch.bool)].reshape(2, 15, DIM),
+    "another axis": lambda x: x[..., torch.arange(DIM)],
+    "some images": lambda x: x[torch.tensor([1, 0])],
+}
+
+
+@pytest.mark.parametrize("pick", IN_ORDER.values(), ids=IN_ORDER)
+def test_tokens_that_stay_in_their_places_are_no_error(pick):
+    model = build("MAE")
+    model.patch_embed.register_forward_hook(lambda _, __, tokens: pick(tokens))
+    with torch.no_grad(), mimlab.capture(model) as capture:
+        model(images())
+    assert capture["entropy"].shape == (2, 2, HEADS)
+
+
+@pytest.mark.parametrize("pixels", [(12, 20), (8, 12), (8, 8)], ids=["more patches", "fewer", "half as many"])
+def test_attention_over_channels_is_no_attention_between_patches(pixels):
+    """A head has 8 channels: with 6 or 4 patches, 2 or 4 of them could pass for prefix tokens."""
+    model = Vit([XCA(), XCA()]).eval()
+    refused(
+        model, '"blocks.0.attn"', "8 x 8", "channels", "layers=", call=lambda: model(images(pixels=pixels))
+    )
+
+
+def test_a_text_tower_is_not_measured_as_prefix_tokens():
+    """27 tokens of text beside 16 patches: no 11 prefix tokens."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.CLIPConfig(
+        vision_config={**sizes, "image_size": 16, "patch_size": 4},
+        text_config={**sizes, "vocab_size": 50, "eos_token_id": 49, "max_position_embeddings": 27},
+        projection_dim=8,
+    )
+    model = spread(transformers.CLIPModel(config))
+    call = {"input_ids": torch.arange(27).expand(2, 27), "pixel_values": images(pixels=(16, 16))}
+    refused(model, '"text_model.encoder.layers.0.self_attn"', "27 x 27", "text", call=lambda: model(**call))
+    vision = [f"vision_model.encoder.layers.{layer}.self_attn" for layer in (0, 1)]
+    with torch.no_grad(), mimlab.capture(model, layers=vision) as capture:
+        model(**call)
+    assert capture.layers == vision and {layout.prefix for layout in capture.layouts} == {1}
+    with torch.no_grad(), mimlab.capture(model) as capture:
+        model.get_image_features(call["pixel_values"])
+    assert capture.layers == vision
+    refused(
+        model,
+        "text_model",
+        call=lambda: (
+            model.get_image_features(call["pixel_values"]),
+            model.get_text_features(call["input_ids"]),
+        ),
+    )
+
+
+def test_no_convolution_and_no_layout():
+    model = Block(Attention()).eval()
+    refused(
+        model,
+        '16 tokens of "attn"',
+        "no convolution",
+        "layout=Layout(",
+        call=lambda: model(torch.zeros(1, 16, DIM)),
+    )
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout((3, 5)), Layout((4, 4), 1), Layout((5, 3), 2)], ids=["no prefix", "grid", "prefix"]
+)
+def test_a_layout_that_the_tokens_do_not_have(layout):
+    refused(
+        build("MAE"),
+        '"blocks.0.attn"',
+        "16 tokens",
+        f"has {layout.tokens}",
+        "that the model has",
+        layout=layout,
+    )
+
+
+# Weights and masks that are no numbers
+
+
+@pytest.mark.parametrize("name", ["MAE", "MAE, fused"])
+def test_weights_that_are_not_numbers_show_where_they_are(name):
+    model = build(name)
+    with torch.no_grad():
+        model.blocks[1].attn.qkv.weight[0, 0] = math.nan
+    with torch.no_grad(), mimlab.capture(model, "all") as capture:
+        model(images())
+    for statistic in capture.statistics:
+        values = capture[statistic]
+        assert np.isfinite(values[:, 0]).all(), statistic
+        assert np.isnan(values[:, 1]).any(), statistic
+
+
+class Masked(nn.Module):
+    """A query of which every key is masked."""
+
+    def __init__(self, boolean: bool, fused: bool) -> None:
+        super().__init__()
+        self.qkv, self.fused = nn.Linear(DIM, 3 * DIM), fused
+        keep = torch.ones(16, 16, dtype=torch.bool)
+        keep[4] = False
+        self.mask = keep if boolean else torch.zeros(16, 16).masked_fill(~keep, -math.inf)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        if self.fused:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        else:
+            y = torch.softmax(q @ k.mT + self.mask, -1).nan_to_num() @ v
+        return y.transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("form", [(True, True), (False, True), (False, False)], ids=str)
+def test_a_query_without_a_key_is_an_error_or_not_a_number(form):
+    """Never a number: such a row has no statistic. The output is what the model's own would be."""
+    model = Vit([Masked(*form)]).eval()
+    with torch.no_grad():
+        plain = model.forward_features(images())
+        try:
+            with mimlab.capture(model) as capture:
+                watched = model.forward_features(images())
+        except InputError as error:
+            assert "blocks.0.attn" in str(error) and "every key masked" in str(error)
+            return
+    assert_allclose(watched, plain, atol=1e-5)
+    assert np.isnan(capture["entropy"]).all() and np.isnan(capture["diversity"]).all()
+
+
+# What is not known
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"statistics": "entrop"}, ["entrop", "core, all", "entropy"]),
+        ({"statistics": ["nmi", "rank"]}, ['"rank"', "diversity"]),
+        ({"method": "cuda"}, ['"cuda"', "auto, tiles, compiled, triton"]),
+        ({"layers": [2]}, ["layer 2 ", "0 to 1", *PATCHES]),
+        ({"layers": [-1]}, ["layer -1 ", "0 to 1"]),
+        ({"layers": ["blocks.0"]}, ["'blocks.0'", *PATCHES]),
+        ({"heads": [2]}, ["[2]", "blocks.0.attn", "0 to 1"]),
+        ({"heads": [-1]}, ["[-1]", "0 to 1"]),
+    ],
+    ids=str,
+)
+def test_names_that_are_not_known(options, parts):
+    refused(build("MAE"), *parts, **options)
+
+
+def test_a_statistic_that_was_not_captured():
+    model = build("MAE")
+    with torch.no_grad(), mimlab.capture(model, ["nmi"]) as capture:
+        model(images())
+    with pytest.raises(InputError, match=r"\"entropy\" was not captured; captured were nmi.*statistics="):
+        capture["entropy"]
+    with pytest.raises(InputError, match='statistics="all"'):
+        _ = capture.offsets
