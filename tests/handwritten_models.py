@@ -13,9 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .probe_networks import logits_of
-from .vision_models import spread
 
 DIM, HEADS, PATCH = 16, 2, 4
+
+
+def spread(model: nn.Module, seed: int = 3) -> nn.Module:
+    """Give a model weights, position tables and biases that make attention sharp and uneven, in eval mode."""
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=draws)
+            if parameter.dim() < 2:
+                centre = 1.0 if name.endswith("weight") else 0.0  # LayerNorm's
+                parameter.copy_(centre + 0.3 * noise)
+            elif parameter.shape[0] == 1 or "relative_position" in name or "token" in name:
+                parameter.copy_(noise)
+            else:
+                parameter.copy_(1.6 * noise / parameter[0].numel() ** 0.5)
+    return model.eval()
 
 
 class PatchEmbed(nn.Module):

@@ -17,8 +17,8 @@ import mimlab
 from mimlab.probing.layout import Layout
 from mimlab.runs import InputError
 
-from .handwritten_models import DIM, HEADS, XCA, Attention, Block, Vit, build, images
-from .vision_models import MODELS, spread
+from .handwritten_models import DIM, HEADS, XCA, Attention, Block, Vit, build, images, spread
+from .vision_models import MODELS
 
 LAYOUT = Layout((3, 5), 1, (4.0, 4.0))
 PATCHES = "blocks.0.attn", "blocks.1.attn"

@@ -17,7 +17,8 @@ import mimlab
 from mimlab.probing.layout import Layout
 
 from . import probe_oracle as oracle
-from .vision_models import KINDS, MODELS, SWIN, expected, maps_of, spread, swin, swin_maps
+from .handwritten_models import spread
+from .vision_models import KINDS, MODELS, SWIN, expected, maps_of, swin, swin_maps
 
 TOLERANCE = {"distance": 1e-5, **dict.fromkeys(("entropy", "mean_row_entropy", "information"), 4e-6)}
 """Absolute: pixels of at most 20, nats. Everything else is a number of at most 2, known to 2e-6."""

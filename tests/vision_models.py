@@ -16,6 +16,7 @@ from transformers.models.swin.modeling_swin import SwinAttention
 
 from mimlab.probing.layout import Layout
 
+from .handwritten_models import spread
 from .probe_networks import expected_of
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -55,22 +56,6 @@ class Tiny:
         """Arguments of the call."""
         call = {name: value() if callable(value) else value for name, value in self.call.items()}
         return {"pixel_values": self.images.to(dtype), **call}
-
-
-def spread(model: nn.Module, seed: int = 3) -> nn.Module:
-    """Give a model weights, position tables and biases that make attention sharp and uneven, in eval mode."""
-    draws = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=draws)
-            if parameter.dim() < 2:
-                centre = 1.0 if name.endswith("weight") else 0.0  # LayerNorm's
-                parameter.copy_(centre + 0.3 * noise)
-            elif parameter.shape[0] == 1 or "relative_position" in name or "token" in name:
-                parameter.copy_(noise)
-            else:
-                parameter.copy_(1.6 * noise / parameter[0].numel() ** 0.5)
-    return model.eval()
 
 
 def ordered(patches: int) -> Callable[[], Tensor]:
