@@ -10,6 +10,7 @@ Maps are numbered image by image, head by head. With windowed attention every wi
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -24,7 +25,7 @@ class Attention:
     """A call of self-attention over n tokens, the prefix first.
 
     module: the name of the module that called. layer: its place in the forward pass, from 0.
-    q, k, v: (B, H, n, D), contiguous, float32 or float64; or `given`: (B, H, n, n), the model's own logits.
+    q, k, v: (B, H, n, D) as the model has them; or `given`: (B, H, n, n), the model's own logits.
     bias: added to the logits after scaling, expanded to (B, H, n, n) without memory; boolean: False is masked.
     """
 
@@ -65,6 +66,30 @@ class Attention:
         """What the logits are in: float64 where the model is, else float32."""
         return torch.float64 if self._source.dtype == torch.float64 else torch.float32
 
+    @cached_property
+    def wide_q(self) -> Tensor:
+        """Queries in `dtype`, contiguous."""
+        return self._wide(self.q)
+
+    @cached_property
+    def wide_k(self) -> Tensor:
+        """Keys in `dtype`, contiguous."""
+        return self._wide(self.k)
+
+    @cached_property
+    def wide_v(self) -> Tensor:
+        """Values in `dtype`, contiguous."""
+        return self._wide(self.v)
+
+    def _wide(self, operand: Tensor | None) -> Tensor:
+        assert operand is not None
+        return operand.to(self.dtype).contiguous()
+
+    @property
+    def masked(self) -> bool:
+        """Whether a logit may be -inf."""
+        return self.causal or self.bias is not None or self.given is not None
+
     def logits(self, images: slice = slice(None), rows: slice = slice(None)) -> Tensor:
         """Logits of some images and query tokens over all tokens, (b, H, r, n); prefix tokens are counted."""
         columns = slice(0, self._source.shape[-2])
@@ -85,8 +110,8 @@ class Attention:
 
         if self.given is not None:
             return chosen(self.given[images]).to(self.dtype)
-        assert self.q is not None and self.k is not None
-        block = torch.matmul(chosen(self.q[images]), self.k[images].transpose(-1, -2)) * self.scale
+        q, k = self.wide_q[images], self.wide_k[images]
+        block = torch.matmul(chosen(q), k.transpose(-1, -2)) * self.scale
         if self.bias is not None:
             bias = chosen(self.bias[images])
             block = _biased(block, bias)
@@ -103,16 +128,15 @@ class Attention:
         where = (images, heads, rows, columns)
         if self.given is not None:
             return block.copy_(self.given[where])
-        assert self.q is not None and self.k is not None
         b, h, r, c = block.shape
-        q = self.q[images, heads].reshape(b * h, -1, self.q.shape[-1])[:, rows]
-        k = self.k[images, heads].reshape(b * h, -1, self.k.shape[-1])[:, columns]
+        q = self.wide_q[images, heads].flatten(0, 1)[:, rows]
+        k = self.wide_k[images, heads].flatten(0, 1)[:, columns]
         flat = block.view(b * h, r, c)
         torch.baddbmm(flat, q, k.transpose(1, 2), beta=0, alpha=self.scale, out=flat)
         if self.bias is not None:
             _biased(block, self.bias[where])
         if self.causal:
-            token = torch.arange(self.q.shape[-2], device=self.device)
+            token = torch.arange(self._source.shape[-2], device=self.device)
             block.masked_fill_(token[columns] > token[rows, None], -torch.inf)
         return block
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from mimlab.probing.attention import Tensor
-from mimlab.probing.layout import Layout
+from mimlab.probing.sums import Work
 
 _SOURCE = Path(__file__).with_name("rows.cpp")
 _FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -33,25 +33,21 @@ def available() -> bool:
     return _library() is not None
 
 
-def pointer(tensor: Tensor) -> ctypes.c_void_p:
-    """Where a tensor's numbers start."""
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def rows(
-    block: Tensor, first: int, layout: Layout, distances: Tensor, scalars: Tensor, vectors: Tensor
-) -> None:
-    """What `mimlab.probing.tiles.rows` does, float32 on the CPU; see there for the arguments."""
+def rows(block: Tensor, work: Work, masked: bool) -> None:
+    """What `mimlab.probing.tiles.rows` does, in float32 on the CPU; a mask needs no care here."""
     library = _library()
     assert library is not None and block.dtype == torch.float32 and block.is_contiguous()
-    m, r, _ = block.shape
+    written = (work.total, work.lse, work.entropy, work.square, work.distance, work.row, work.unit_row)
     library.mimlab_rows(
-        pointer(block),
-        *(ctypes.c_int64(n) for n in (m, r, first, *layout.grid)),
-        pointer(distances),
-        *(pointer(part) for part in (*scalars, *vectors)),
+        _pointer(block),
+        *(ctypes.c_int64(n) for n in block.shape),
+        *(_pointer(tensor) for tensor in (work.distances, *written)),
         ctypes.c_int(torch.get_num_threads()),
     )
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 @cache

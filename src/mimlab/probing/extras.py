@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from mimlab.probing.attention import Attention, Tensor
 from mimlab.probing.layout import Layout
-from mimlab.probing.sums import CORE, Sums, finish
-from mimlab.probing.tiles import rows
+from mimlab.probing.sums import CORE, Sums, Work, finish
+from mimlab.probing.tiles import distance_rows, rows
 
 RADII = (1, 2, 4)
 """Radii of locality, in sides of a patch."""
@@ -70,15 +70,12 @@ class Extras:
         layout = self.attention.layout
         _, H, r, N = weights.shape
         mean = weights.view(-1, layout.windows, H, r, N).mean(0).view(-1, r, N)
-        scalars = mean.new_empty(4, len(mean), r)
-        vectors = mean.new_empty(2, len(mean), N)
         table = torch.from_numpy(layout.offset_distances()).to(mean)
-        rows(mean.log(), first, layout, table, scalars, vectors)
+        far, scalars = distance_rows(table, slice(first, first + r)), mean.new_empty(5, len(mean), r)
         sums = self.mean_map
-        for total, of_rows in zip((sums.entropy, sums.square, sums.distance), scalars[1:], strict=True):
-            total += of_rows.sum(-1, dtype=torch.float64)
-        sums.row += vectors[0]
-        sums.unit_row += vectors[1]
+        work = Work(far, torch.empty_like(mean), *scalars, sums.row, sums.unit_row)
+        rows(mean.log_(), work, masked=True)
+        sums.add(work)
 
     def finish(self) -> dict[str, Tensor]:
         """locality_r (B, H), head_diversity (B,), positional_* (windows, H); offsets (B, H, ...), of sum 1."""
@@ -89,7 +86,7 @@ class Extras:
         positional = finish(self.mean_map, layout)
         return {
             **near,
-            "head_diversity": 1 - self.head_cosines / layout.patches,
+            "head_diversity": (1 - self.head_cosines / layout.patches).clamp(min=0),
             **{f"positional_{name}": positional[name] for name in CORE if name != "prefix_mass"},
             "offsets": offsets,
         }

@@ -1,7 +1,7 @@
-// One pass over rows of logits: softmax in place, and what the statistics need of each row (mimlab.probing.sums).
+// One pass over rows of logits: exponentials in place, and what the statistics need of each row (mimlab.probing.sums).
 //
 // The same as `rows` of tiles.py in one sweep that stays in the first-level cache. Sums within a row are float32 in
-// as many lanes as the processor has, sums over rows of a tile float32 by thread; the caller adds tiles in float64.
+// as many lanes as the processor has; sums over rows are float32 for GROUP rows, then float64.
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +12,8 @@
 #include <omp.h>
 
 namespace {
+
+constexpr int64_t GROUP = 16;
 
 // exp of x <= 0 within 2 units in the last place; 0 below -87. Not a number stays so.
 inline float exponential(float x) {
@@ -32,34 +34,29 @@ inline float exponential(float x) {
 
 }  // namespace
 
-// logits: (maps, rows, grid_h * grid_w), replaced by the weights. Row r of a map is the query first_row + r.
-// distances: (2 grid_h - 1, 2 grid_w - 1), by offset. lse, entropy, square, distance: (maps, rows).
-// row, unit_row: (maps, grid_h * grid_w), sums over the rows.
-extern "C" void mimlab_rows(float* logits, int64_t maps, int64_t rows, int64_t first_row, int64_t grid_h,
-                            int64_t grid_w, const float* distances, float* lse, float* entropy, float* square,
-                            float* distance, float* row, float* unit_row, int threads) {
-    const int64_t patches = grid_h * grid_w, total = maps * rows;
-    std::memset(row, 0, sizeof(float) * maps * patches);
-    std::memset(unit_row, 0, sizeof(float) * maps * patches);
+// logits: (maps, rows, patches), replaced by exponentials; the weights are these over their total.
+// distances: (rows, patches), alike for all maps. total, lse, entropy, square, distance: (maps, rows).
+// row, unit_row: (maps, patches), sums over the rows are added to them.
+extern "C" void mimlab_rows(float* logits, int64_t maps, int64_t rows, int64_t patches, const float* distances,
+                            float* total, float* lse, float* entropy, float* square, float* distance, double* row,
+                            double* unit_row, int threads) {
+    const int64_t all = maps * rows;
 #pragma omp parallel num_threads(threads)
     {
         const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
-        const int64_t begin = total * me / team, end = total * (me + 1) / team;
-        std::vector<float> own(2 * patches), flat(patches);
+        const int64_t begin = all * me / team, end = all * (me + 1) / team;
+        std::vector<float> own(2 * patches);
         float* const own_row = own.data();
         float* const own_unit = own_row + patches;
+        int64_t grouped = 0;
         for (int64_t at = begin; at < end; ++at) {
-            const int64_t map = at / rows, query = first_row + at % rows;
+            const int64_t map = at / rows;
             float* const a = logits + at * patches;
-            float* const far = flat.data();
-            for (int64_t y = 0; y < grid_h; ++y) {
-                const float* from = distances + (y - query / grid_w + grid_h - 1) * (2 * grid_w - 1) +
-                                    grid_w - 1 - query % grid_w;
-                std::memcpy(far + y * grid_w, from, sizeof(float) * grid_w);
-            }
+            const float* const far = distances + at % rows * patches;
             float top = -INFINITY;
 #pragma omp simd reduction(max : top)
             for (int64_t j = 0; j < patches; ++j) top = a[j] > top ? a[j] : top;
+            if (top == -INFINITY) top = 0;  // every patch is masked: all weights are 0
             float sum = 0, weighted = 0, squares = 0, length = 0;
 #pragma omp simd reduction(+ : sum, weighted, squares, length)
             for (int64_t j = 0; j < patches; ++j) {
@@ -73,6 +70,7 @@ extern "C" void mimlab_rows(float* logits, int64_t maps, int64_t rows, int64_t f
                 length += e * far[j];
             }
             const float scale = 1 / sum, unit = 1 / std::sqrt(squares);
+            total[at] = sum;
             lse[at] = top + std::log(sum);
             entropy[at] = std::log(sum) - weighted * scale;
             square[at] = squares * scale * scale;
@@ -80,17 +78,18 @@ extern "C" void mimlab_rows(float* logits, int64_t maps, int64_t rows, int64_t f
 #pragma omp simd
             for (int64_t j = 0; j < patches; ++j) {
                 const float e = a[j];
-                a[j] = e * scale;
                 own_row[j] += e * scale;
                 own_unit[j] += e * unit;
             }
-            if (at + 1 == end || (at + 1) / rows != map) {
+            const bool last = at + 1 == end || (at + 1) / rows != map;
+            if (last || ++grouped == GROUP) {
 #pragma omp critical
                 for (int64_t j = 0; j < patches; ++j) {
                     row[map * patches + j] += own_row[j];
                     unit_row[map * patches + j] += own_unit[j];
                 }
                 std::fill(own.begin(), own.end(), 0.0f);
+                grouped = 0;
             }
         }
     }

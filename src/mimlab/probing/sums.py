@@ -10,6 +10,7 @@ weights is about 5e-7 nats of information, and 1e-7 of diversity. They are never
 
 import math
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 
@@ -30,6 +31,26 @@ CORE = (
 """The statistics that `finish` gives, in the order of every table."""
 
 
+class Work(NamedTuple):
+    """What a row pass reads and writes beside m maps' block of r rows, (m, r, N).
+
+    distances: d_ij of the rows' queries in pixels, (r, N). spare: as large as the block.
+    Written: for each row, (m, r): total, the sum of the exponentials left in the block (the weights are the block over
+    it); lse, the log-sum-exp of the logits; entropy, square, distance: H(a), ‖a‖², Σ_j a_j d_j. For each map, (m, N):
+    row, unit_row: sums over the rows of a and of a/‖a‖.
+    """
+
+    distances: Tensor
+    spare: Tensor
+    total: Tensor
+    lse: Tensor
+    entropy: Tensor
+    square: Tensor
+    distance: Tensor
+    row: Tensor
+    unit_row: Tensor
+
+
 @dataclass(eq=False)
 class Sums:
     """Sums over the patch queries of M maps, float64: scalars (M,), vectors (M, N)."""
@@ -47,6 +68,12 @@ class Sums:
         scalars = torch.zeros(4, maps, dtype=torch.float64, device=device)
         vectors = torch.zeros(2, maps, layout.patches, dtype=torch.float64, device=device)
         return cls(*scalars, *vectors)
+
+    def add(self, work: Work) -> None:
+        """Add what a row pass found row by row; it has added to the vectors itself."""
+        self.entropy += work.entropy.sum(-1, dtype=torch.float64)
+        self.square += work.square.sum(-1, dtype=torch.float64)
+        self.distance += work.distance.sum(-1, dtype=torch.float64)
 
     def __getitem__(self, maps: slice) -> "Sums":
         """The sums of some maps, sharing memory."""

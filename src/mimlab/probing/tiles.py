@@ -18,56 +18,60 @@ import torch.nn.functional as F
 
 from mimlab.probing import compiled
 from mimlab.probing.attention import Attention, Tensor
-from mimlab.probing.layout import Layout
-from mimlab.probing.sums import Sums
+from mimlab.probing.sums import Sums, Work
 
 TILE = 2**19
 """Weights in a tile: 2 MB in float32, about a core's second cache."""
+
+GROUP = 32
+"""Rows that are summed in float32 before the sum goes on in float64: equal rows would drift the same way."""
 
 Observer = Callable[[Tensor, slice, slice, slice], None]
 """Called with the weights of a tile, (b, h, r, N), and its images, heads and patch rows."""
 
 
 class RowPass(Protocol):
-    """A way to turn rows of logits into weights, and to sum what the statistics need of them."""
+    """A way to exponentiate rows of logits, and to sum what the statistics need of them; see `rows`."""
 
-    def __call__(
-        self, block: Tensor, first: int, layout: Layout, distances: Tensor, scalars: Tensor, vectors: Tensor
-    ) -> None: ...
+    def __call__(self, block: Tensor, work: Work, masked: bool) -> None: ...
 
 
-def rows(
-    block: Tensor, first: int, layout: Layout, distances: Tensor, scalars: Tensor, vectors: Tensor
-) -> None:
-    """Softmax of rows in place, and their sums, in pure PyTorch.
+def rows(block: Tensor, work: Work, masked: bool) -> None:
+    """The row pass in pure PyTorch: exponentials in place, and the sums of every map's rows.
 
-    block: (m, r, N), rows first.. of m maps: logits that become weights. distances: by offset, as
-    `Layout.offset_distances`. Written: scalars (4, m, r): log-sum-exp, entropy, squared norm and distance of each
-    row; vectors (2, m, N): the sum over the rows of the weights, and of the weights divided by their norms.
+    masked: whether a logit may be -inf, whose weight must count as 0 and not as 0 · -inf.
     """
-    lse, entropy, square, distance = scalars
-    torch.logsumexp(block, -1, out=lse)
-    block.sub_(lse[..., None])
-    weights = block.exp()
-    block.clamp_(min=-1e4)  # a masked key: 0 · -1e4 is 0
-    torch.linalg.vecdot(weights, block, out=entropy)
-    entropy.neg_()
-    torch.linalg.vecdot(weights, weights, out=square)
-    far = distance_rows(layout, distances, first, block.shape[1])
-    distance.copy_(torch.matmul(weights.transpose(0, 1), far[..., None]).squeeze(-1).t())
-    both = torch.stack([torch.ones_like(square), square.rsqrt()], dim=1)
-    vectors.copy_(torch.bmm(both, weights).transpose(0, 1))
-    block.copy_(weights)
+    top = block.amax(-1, keepdim=True)
+    if masked:
+        top.clamp_(min=torch.finfo(top.dtype).min)  # where every patch is masked
+    torch.sub(block, top, out=work.spare)
+    if masked:
+        work.spare.clamp_(min=-1e4)
+    torch.exp(work.spare, out=block)
+    torch.sum(block, -1, out=work.total)
+    torch.sum(work.spare.mul_(block), -1, out=work.entropy)
+    log_total = work.total.log()
+    work.entropy.div_(work.total).neg_().add_(log_total)
+    torch.add(top.squeeze(-1), log_total, out=work.lse)
+    norm = torch.linalg.vector_norm(block, dim=-1)
+    torch.square(norm / work.total, out=work.square)
+    torch.mul(block, work.distances, out=work.spare)
+    torch.sum(work.spare, -1, out=work.distance).div_(work.total)
+    factors = torch.stack([work.total.reciprocal(), norm.reciprocal()], dim=1)
+    for group in _cut(block.shape[1], GROUP):
+        sums = torch.bmm(factors[:, :, group], block[:, group])
+        work.row.add_(sums[:, 0])
+        work.unit_row.add_(sums[:, 1])
 
 
-def distance_rows(layout: Layout, distances: Tensor, first: int, count: int) -> Tensor:
-    """Distances from queries first.. to every patch, (count, N), read off the table of offsets."""
-    height, width = layout.grid
-    query = torch.arange(first, first + count, device=distances.device)
-    y, x = query // width, query % width
-    down = torch.arange(height, device=distances.device) - y[:, None] + height - 1
-    right = torch.arange(width, device=distances.device) - x[:, None] + width - 1
-    return distances[down[:, :, None], right[:, None, :]].flatten(1)
+def distance_rows(distances: Tensor, queries: slice) -> Tensor:
+    """Distances from some queries to every patch, (r, N), cut out of the table by offset."""
+    height, width = (side // 2 + 1 for side in distances.shape)
+    rows = slice(queries.start // width, -(-queries.stop // width))
+    # Window (u, v) of the table belongs to the query at (height - 1 - u, width - 1 - v).
+    windows = distances.unfold(0, height, 1).unfold(1, width, 1)[height - rows.stop : height - rows.start]
+    first = rows.start * width
+    return windows.flip(0, 1).flatten(2).flatten(0, 1)[queries.start - first : queries.stop - first]
 
 
 @dataclass
@@ -79,6 +83,7 @@ class Tiler:
 
     row_pass: RowPass | None = None
     _buffers: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
+    _last: tuple[object, Tensor] | None = None
 
     def attend(self, attention: Attention, observer: Observer | None = None) -> tuple[Tensor | None, Sums]:
         """The output (B, H, n, D), None where the model gave logits and makes it itself, and the sums.
@@ -88,7 +93,6 @@ class Tiler:
         layout, B, H = attention.layout, attention.images, attention.heads
         p, N = layout.prefix, layout.patches
         sums = Sums.zeros(B * H, layout, attention.device)
-        distances = self._distances(attention)
         mass, prefix = self._prefix(attention)
         output = None
         if attention.v is not None:
@@ -101,30 +105,29 @@ class Tiler:
             token_rows = slice(p + queries.start, p + queries.stop)
             attention.fill(block, images, heads, token_rows, slice(p, p + N))
             flat = block.view(b * h, r, N)
-            scalars = self._buffer("scalars", (4, b * h, r), attention)
-            vectors = self._buffer("vectors", (2, b * h, N), attention)
-            self._pass(attention)(flat, queries.start, layout, distances, scalars, vectors)
-            maps = slice(images.start * H + heads.start, images.start * H + heads.start + b * h)
-            part = sums[maps]
-            for total, of_rows in zip((part.entropy, part.square, part.distance), scalars[1:], strict=True):
-                total += of_rows.sum(-1, dtype=torch.float64)
-            part.row += vectors[0]
-            part.unit_row += vectors[1]
+            first = images.start * H + heads.start
+            part = sums[first : first + b * h]
+            work = self._work(attention, part, queries)
+            self._pass(attention)(flat, work, attention.masked)
+            part.add(work)
+            shares = torch.where(work.total == 0, 0, work.total.reciprocal())
             if prefix is not None:
-                lse = scalars[0].view(b, h, r)
-                taken = torch.sigmoid(mass[images, heads, queries] - lse)
+                taken = torch.sigmoid(mass[images, heads, queries] - work.lse.view(b, h, r))
                 part.prefix_mass += taken.sum(-1, dtype=torch.float64).flatten()
             if observer is not None:
-                observer(block, images, heads, queries)
-            if output is not None:
-                assert attention.v is not None
-                v = attention.v[images, heads].reshape(b * h, p + N, -1)
-                made = torch.bmm(flat, v[:, p:])
-                if prefix is not None:
-                    made.mul_((1 - taken).view(b * h, r, 1))
-                    shares = prefix[images, heads, queries] * taken[..., None]
-                    made.baddbmm_(shares.reshape(b * h, r, p), v[:, :p])
-                output[images, heads, token_rows] = made.view(b, h, r, -1)
+                observer(block.mul_(shares.view(b, h, r, 1)), images, heads, queries)
+                shares.fill_(1)
+            if output is None:
+                continue
+            v = attention.wide_v[images, heads].flatten(0, 1)
+            made = torch.bmm(flat, v[:, p:])
+            if prefix is not None:
+                shares *= (1 - taken).view(b * h, r)
+                of_prefix = prefix[images, heads, queries] * taken[..., None]
+                made.mul_(shares[..., None]).baddbmm_(of_prefix.view(b * h, r, p), v[:, :p])
+            else:
+                made.mul_(shares[..., None])
+            output[images, heads, token_rows] = made.view(b, h, r, -1)
         return output, sums
 
     def _pass(self, attention: Attention) -> RowPass:
@@ -145,9 +148,9 @@ class Tiler:
             yield from ((part, slice(0, H), slice(0, N)) for part in _cut(B, limit // (H * N * N)))
         else:
             maps = max(1, limit // (N * N))
-            for image in range(B):
-                for heads in _cut(H, min(maps, H)):
-                    for part in _cut(N, max(1, limit // N)):
+            for part in _cut(N, max(1, limit // N)):  # rows outermost: their distances are made once
+                for image in range(B):
+                    for heads in _cut(H, maps):
                         yield slice(image, image + 1), heads, part
 
     def _prefix(self, attention: Attention) -> tuple[Tensor, Tensor | None]:
@@ -158,32 +161,41 @@ class Tiler:
         shape = (attention.images, attention.heads, n - p, p)
         logits = torch.empty(shape, dtype=attention.dtype, device=attention.device)
         attention.fill(logits, slice(0, shape[0]), slice(0, shape[1]), slice(p, n), slice(0, p))
-        return logits.logsumexp(-1), logits.softmax(-1)
+        lse = logits.logsumexp(-1)
+        return lse, torch.where(lse[..., None] == -torch.inf, 0, logits.softmax(-1))
 
     def _prefix_queries(self, attention: Attention) -> Tensor:
         """The output of the prefix tokens, which are no rows of the map but go on through the network."""
         p = attention.layout.prefix
-        assert attention.q is not None and attention.k is not None and attention.v is not None
         bias = None if attention.bias is None else attention.bias[:, :, :p]
         if attention.causal:
             weights = attention.logits(rows=slice(0, p)).softmax(-1)
-            return weights @ attention.v
+            return weights @ attention.wide_v
         return F.scaled_dot_product_attention(
-            attention.q[:, :, :p], attention.k, attention.v, bias, scale=attention.scale
+            attention.wide_q[:, :, :p], attention.wide_k, attention.wide_v, bias, scale=attention.scale
         )
 
     def _empty_output(self, attention: Attention) -> Tensor:
         """(B, H, n, D), in memory (B, n, H, D): what the model does next then needs no copy."""
         assert attention.v is not None
         B, H, n, D = attention.v.shape
-        return torch.empty(B, n, H, D, dtype=attention.v.dtype, device=attention.device).transpose(1, 2)
+        return torch.empty(B, n, H, D, dtype=attention.dtype, device=attention.device).transpose(1, 2)
 
-    def _distances(self, attention: Attention) -> Tensor:
-        key = ("distances", attention.layout, attention.dtype, attention.device)
-        if key not in self._buffers:
-            table = torch.from_numpy(attention.layout.offset_distances())
-            self._buffers[key] = table.to(attention.device, attention.dtype).contiguous()
-        return self._buffers[key]
+    def _work(self, attention: Attention, part: Sums, queries: slice) -> Work:
+        m, r, N = len(part.entropy), queries.stop - queries.start, attention.layout.patches
+        scalars = self._buffer("scalars", (5, m, r), attention)
+        spare = self._buffer("spare", (m, r, N), attention)
+        return Work(self._distances(attention, queries), spare, *scalars, part.row, part.unit_row)
+
+    def _distances(self, attention: Attention, queries: slice) -> Tensor:
+        """Distances from some queries to every patch; those of the last tile are kept."""
+        key = (attention.layout, attention.dtype, attention.device, queries.start, queries.stop)
+        if self._last is None or self._last[0] != key:
+            with torch.inference_mode(False):
+                table = torch.from_numpy(attention.layout.offset_distances())
+                table = table.to(attention.device, attention.dtype)
+                self._last = key, distance_rows(table, queries).contiguous()
+        return self._last[1]
 
     def _buffer(self, name: str, shape: tuple[int, ...], attention: Attention) -> Tensor:
         """Memory for a tile: a fresh one for each would cost as much as a product."""
