@@ -49,12 +49,12 @@ class Attention:
     @property
     def images(self) -> int:
         """B; windows of an image count one by one."""
-        return self._source.shape[0]
+        return int(self._source.shape[0])
 
     @property
     def heads(self) -> int:
         """H."""
-        return self._source.shape[1]
+        return int(self._source.shape[1])
 
     @property
     def device(self) -> torch.device:

@@ -17,15 +17,15 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mimlab.probing import compiled, tiles
 from mimlab.probing.attention import Attention, Tensor
-from mimlab.probing.extras import ALL, Extras
+from mimlab.probing.catalogue import ALL, CATALOGUE, CORE
+from mimlab.probing.conventions import CONVENTIONS, of_codebase, published
+from mimlab.probing.extras import Extras
 from mimlab.probing.layout import Layout
-from mimlab.probing.sums import CORE, Sums, finish
+from mimlab.probing.methods import Method
+from mimlab.probing.sums import Sums, finish
 from mimlab.probing.watch import watch
 from mimlab.runs.errors import InputError
-
-METHODS = ("auto", "tiles", "compiled", "triton")
 
 SCHEMA = pa.schema(
     [
@@ -54,7 +54,8 @@ def capture(
 
     model: any eager PyTorch model whose attention goes through F.scaled_dot_product_attention, a softmax over a
         square table, or nn.MultiheadAttention; compiled ones run eagerly inside. May be called several times.
-    statistics: "core", "all", or names of statistics.
+    statistics: "core", "all", or names: of statistics (`mimlab.probing.catalogue`), of published ones or of the
+        codebase that published them (`mimlab.probing.conventions`).
     layers: places in the forward pass, from 0, or module names; heads: numbers from 0. By default all.
     layout: where the tokens stand, by default read off the model.
     method: "tiles" computes in PyTorch, "compiled" in C++ where a compiler is found, "triton" in a kernel for CUDA;
@@ -64,7 +65,7 @@ def capture(
     or between other tokens, when it happens or when the context ends.
     """
     wanted = names_of(statistics)
-    found = Capture(wanted, None if heads is None else list(heads), _method(method))
+    found = Capture(wanted, None if heads is None else list(heads), Method(method))
     with watch(model, found.on_attention, layout, layers):
         yield found
     found.close()
@@ -72,23 +73,21 @@ def capture(
 
 def names_of(statistics: str | Sequence[str]) -> tuple[str, ...]:
     """The names that a choice of statistics stands for, each once. Raises InputError for a name that is none."""
-    sets = {"core": CORE, "all": ALL}
     chosen = [statistics] if isinstance(statistics, str) else list(statistics)
-    names = dict.fromkeys(name for one in chosen for name in sets.get(one, (one,)))
+    names: dict[str, None] = {}
+    for name in chosen:
+        found = {"core": CORE, "all": ALL}.get(name) or of_codebase(name) or [name]
+        names.update(dict.fromkeys(found))
     for name in names:
-        if name not in ALL:
-            raise InputError(f'no statistic is called "{name}"; known are core, all, {", ".join(ALL)}')
+        if name not in CATALOGUE and name not in CONVENTIONS:
+            known = ", ".join(["core", "all", *CATALOGUE, *CONVENTIONS])
+            raise InputError(f'no statistic is called "{name}"; known are {known}')
     return tuple(names)
 
 
-def _method(method: str) -> str:
-    if method not in METHODS:
-        raise InputError(f'method = "{method}" must be one of {", ".join(METHODS)}')
-    if method == "compiled" and not compiled.available():
-        raise InputError(
-            'method = "compiled" needs a C++ compiler with OpenMP, and none works here; use "tiles"'
-        )
-    return method
+def _per(statistic: str) -> str:
+    """What has a value of its own: "head", "layer" or "batch"."""
+    return CATALOGUE[statistic].per if statistic in CATALOGUE else "head"
 
 
 @dataclass(eq=False)
@@ -104,12 +103,12 @@ class _Layer:
 class Capture:
     """The statistics of what ran. Filled while the context is open, to be read afterwards."""
 
-    def __init__(self, names: tuple[str, ...], heads: list[int] | None, method: str) -> None:
+    def __init__(self, names: tuple[str, ...], heads: list[int] | None, method: Method) -> None:
         self.statistics = names
         self._heads = heads
-        self._extras = any(name not in CORE for name in names)
         self._method = method
-        self._tiler = tiles.Tiler(tiles.rows if method == "tiles" else None)
+        self._extras = any(name in CATALOGUE and name not in CORE for name in names)
+        self._published = [name for name in names if name in CONVENTIONS]
         self._layers: dict[int, _Layer] = {}
 
     @property
@@ -137,7 +136,7 @@ class Capture:
         heads = max((column.shape[1] for column in columns), default=0)
         padded = [np.pad(c, ((0, 0), (0, heads - c.shape[1])), constant_values=np.nan) for c in columns]
         together = np.stack(padded, axis=1)
-        return together[..., 0] if statistic == "head_diversity" else together
+        return together[..., 0] if _per(statistic) == "layer" else together
 
     @property
     def offsets(self) -> NDArray[np.float64]:
@@ -165,10 +164,10 @@ class Capture:
                     head = np.asarray(self._heads)[head]
                 count = values.size
                 columns = [
-                    pa.nulls(count, pa.int64()) if statistic.startswith("positional_") else pa.array(image),
+                    pa.nulls(count, pa.int64()) if _per(statistic) == "batch" else pa.array(image),
                     pa.array(np.full(count, place)),
                     pa.array([layer.module] * count),
-                    pa.nulls(count, pa.int64()) if statistic == "head_diversity" else pa.array(head),
+                    pa.nulls(count, pa.int64()) if _per(statistic) == "layer" else pa.array(head),
                     pa.array([statistic] * count),
                     pa.array(values.ravel()),
                 ]
@@ -178,7 +177,7 @@ class Capture:
     def on_attention(self, attention: Attention) -> Tensor | None:
         """Measure one call, and return the output that takes the place of its own."""
         extras = Extras.of(attention) if self._extras else None
-        output, sums = self._attend(attention, extras)
+        output, sums = self._method.attend(attention, None if extras is None else extras.observe)
         layer = self._layers.setdefault(attention.layer, _Layer(attention.module, attention.layout))
         if layer.layout != attention.layout:
             raise InputError(
@@ -192,21 +191,19 @@ class Capture:
             values.update(extras.finish())
             offsets = values.pop("offsets")
             layer.offsets.append(self._chosen(offsets.unflatten(0, (-1, layout.windows)).mean(1), attention))
+        if self._published:
+            values.update(published(attention, self._published))
         for name in self.statistics:
-            per_head = 1 if name == "head_diversity" else heads
-            windowed = values[name].reshape(-1, layout.windows, per_head).mean(1)
-            layer.values.setdefault(name, []).append(
-                windowed if name == "head_diversity" else self._chosen(windowed, attention)
-            )
+            of_layer = _per(name) == "layer"
+            of_images = values[name].reshape(-1, layout.windows, 1 if of_layer else heads).mean(1)
+            chosen = of_images if of_layer else self._chosen(of_images, attention)
+            layer.values.setdefault(name, []).append(chosen)
         return output
 
     def close(self) -> None:
         """Bring everything to the CPU; nothing more is captured."""
         for layer in self._layers.values():
             layer.values = {name: [torch.cat(parts).cpu()] for name, parts in layer.values.items()}
-
-    def _attend(self, attention: Attention, extras: Extras | None) -> tuple[Tensor | None, Sums]:
-        return self._tiler.attend(attention, None if extras is None else extras.observe)
 
     def _check_rows(self, attention: Attention, sums: Sums) -> None:
         """The weights of every row must sum to 1; rows that are not a number pass, and show in every statistic."""

@@ -23,6 +23,8 @@ import numpy as np
 from mimlab.probing.layout import Layout
 
 OfLayout = Callable[[Layout], float]
+RADII = (1, 2, 4)
+"""Radii of locality, in sides of a patch."""
 RANDOM_WEIGHTS = " (random weights)"
 """What follows a model's name where the same architecture was measured with weights drawn anew."""
 
@@ -223,7 +225,7 @@ _LOCALITY = tuple(
         identity=_constant(1.0),
         random=_share_within(radius),
     )
-    for radius in (1, 2, 4)
+    for radius in RADII
 )
 
 _HEADS = Statistic(

@@ -19,12 +19,17 @@ CLS takes all of a row that float32 can hold, the map among patches is lost and 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mimlab.probing.attention import Attention
 from mimlab.probing.layout import Layout
 from mimlab.runs.errors import InputError
+
+BLOCK = 2**20
+"""Weights of a block of rows."""
 
 
 class Convention(ABC):
@@ -233,3 +238,18 @@ def of_codebase(name: str) -> list[str]:
     ['distance:cl-vs-mim', 'nmi:cl-vs-mim']
     """
     return [statistic for statistic in CONVENTIONS if statistic.endswith(f":{name}")]
+
+
+def published(attention: Attention, statistics: Sequence[str]) -> dict[str, Tensor]:
+    """Published statistics of one call, each (images, heads) float64; InputError where one refuses the layout."""
+    layout, B, H = attention.layout, attention.images, attention.heads
+    running = {name: CONVENTIONS[name](layout, B, H, attention.device) for name in statistics}
+    size = max(1, BLOCK // (H * layout.tokens))
+    for image in range(B):
+        images = slice(image, image + 1)
+        for start in range(0, layout.tokens, size):
+            rows = slice(start, min(start + size, layout.tokens))
+            weights = attention.logits(images, rows).softmax(-1)
+            for one in running.values():
+                one.update(weights, images, rows)
+    return {name: one.finish() for name, one in running.items()}

@@ -10,16 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from mimlab.probing.attention import Attention, Tensor
+from mimlab.probing.catalogue import CORE, RADII
 from mimlab.probing.layout import Layout
-from mimlab.probing.sums import CORE, Sums, Work, finish
+from mimlab.probing.sums import Sums, Work, finish
 from mimlab.probing.tiles import distance_rows, rows
-
-RADII = (1, 2, 4)
-"""Radii of locality, in sides of a patch."""
-LOCALITY = tuple(f"locality_{radius}" for radius in RADII)
-POSITIONAL = tuple(f"positional_{name}" for name in CORE if name != "prefix_mass")
-ALL = (*CORE, *LOCALITY, "head_diversity", *POSITIONAL)
-"""Every statistic, in the order of every table."""
 
 
 @dataclass(eq=False)
@@ -71,9 +65,10 @@ class Extras:
         _, H, r, N = weights.shape
         mean = weights.view(-1, layout.windows, H, r, N).mean(0).view(-1, r, N)
         table = torch.from_numpy(layout.offset_distances()).to(mean)
-        far, scalars = distance_rows(table, slice(first, first + r)), mean.new_empty(5, len(mean), r)
-        sums = self.mean_map
-        work = Work(far, torch.empty_like(mean), *scalars, sums.row, sums.unit_row)
+        far = distance_rows(table, slice(first, first + r))
+        total, lse, entropy, square, distance = mean.new_empty(5, len(mean), r)
+        sums, spare = self.mean_map, torch.empty_like(mean)
+        work = Work(far, spare, total, lse, entropy, square, distance, sums.row, sums.unit_row)
         rows(mean.log_(), work, masked=True)
         sums.add(work)
 

@@ -17,19 +17,6 @@ import torch
 from mimlab.probing.attention import Tensor
 from mimlab.probing.layout import Layout
 
-CORE = (
-    "distance",
-    "distance_ratio",
-    "entropy",
-    "information",
-    "mean_row_entropy",
-    "nmi",
-    "diversity",
-    "spread",
-    "prefix_mass",
-)
-"""The statistics that `finish` gives, in the order of every table."""
-
 
 class Work(NamedTuple):
     """What a row pass reads and writes beside m maps' block of r rows, (m, r, N).
@@ -96,7 +83,7 @@ def finish(sums: Sums, layout: Layout) -> dict[str, Tensor]:
     cosines = (sums.unit_row.square().sum(-1) - N) / pairs
     squares = 2 * (N * sums.square - sums.row.square().sum(-1)) / pairs
     distance = sums.distance / N
-    values = {
+    return {
         "distance": distance,
         "distance_ratio": distance / (layout.uniform_distance() or math.nan),
         "entropy": entropy,
@@ -107,5 +94,3 @@ def finish(sums: Sums, layout: Layout) -> dict[str, Tensor]:
         "spread": squares.clamp(min=0),
         "prefix_mass": sums.prefix_mass / N,
     }
-    assert tuple(values) == CORE
-    return values

@@ -78,10 +78,10 @@ def distance_rows(distances: Tensor, queries: slice) -> Tensor:
 class Tiler:
     """Carries out attention in tiles; keeps its buffers from layer to layer.
 
-    row_pass: None chooses the compiled one on a CPU where a compiler is found, else PyTorch's.
+    compile: whether the row pass in C++ may be taken, on a CPU where a compiler is found.
     """
 
-    row_pass: RowPass | None = None
+    compile: bool = True
     _buffers: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
     _last: tuple[object, Tensor] | None = None
 
@@ -131,9 +131,7 @@ class Tiler:
         return output, sums
 
     def _pass(self, attention: Attention) -> RowPass:
-        if self.row_pass is not None:
-            return self.row_pass
-        fits = attention.device.type == "cpu" and attention.dtype == torch.float32
+        fits = self.compile and attention.device.type == "cpu" and attention.dtype == torch.float32
         return compiled.rows if fits and compiled.available() else rows
 
     def _tiles(self, attention: Attention, whole: bool) -> Iterator[tuple[slice, slice, slice]]:
@@ -183,9 +181,10 @@ class Tiler:
 
     def _work(self, attention: Attention, part: Sums, queries: slice) -> Work:
         m, r, N = len(part.entropy), queries.stop - queries.start, attention.layout.patches
-        scalars = self._buffer("scalars", (5, m, r), attention)
+        total, lse, entropy, square, distance = self._buffer("scalars", (5, m, r), attention)
         spare = self._buffer("spare", (m, r, N), attention)
-        return Work(self._distances(attention, queries), spare, *scalars, part.row, part.unit_row)
+        far = self._distances(attention, queries)
+        return Work(far, spare, total, lse, entropy, square, distance, part.row, part.unit_row)
 
     def _distances(self, attention: Attention, queries: slice) -> Tensor:
         """Distances from some queries to every patch; those of the last tile are kept."""
