@@ -17,6 +17,7 @@ from mimlab.probing.permuted import logit_shares
 from mimlab.probing.preprocessing import HALF, Preprocessing
 from mimlab.report.probe_tables import with_random_weights
 from mimlab.studies.probe_parts import PartsInFolder, layers_of
+from mimlab.world.photograph import BUNDLED
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
 IMAGES = 7  # batches of 3, 3 and 1
@@ -208,6 +209,13 @@ def test_half_precision_is_close(folder):
     np.testing.assert_allclose(one, half, rtol=0.05)
 
 
+def test_without_images_it_is_the_photographs_of_scikit_image():
+    found = mimlab.probe(vit(), statistics=["nmi"])
+    assert found.summary["source"] == "scikit-image's photographs"
+    assert found.summary["images"] == len(BUNDLED)
+    assert {"coffee.png", "rocket.jpg"} < set(found.table["image"].to_pylist())
+
+
 class Sized(nn.Module):
     """Attention over the patches of whatever size an image has."""
 
@@ -287,8 +295,10 @@ def test_parts_on_disk_are_what_was_kept(found, tmp_path):
     kept = PartsInFolder(tmp_path / "parts")
     kept.add(1, Part({"probe": found.table, "moments": moments}, 2, [("b.png", "bad")], 0.5))
     kept.add(1, Part({}, 0, []))
-    again = list(PartsInFolder(tmp_path / "parts").of(1))
-    assert (kept.done(0), kept.done(1)) == (0, 2)
-    assert again[0].tables["probe"].equals(found.table) and again[0].tables["moments"].equals(moments)
+    stored = PartsInFolder(tmp_path / "parts")
+    again = list(stored.of(1, "moments"))
+    assert [(parts.done(0), parts.done(1)) for parts in (kept, stored)] == [(0, 2)] * 2
+    assert next(stored.of(1, "probe")).tables["probe"].equals(found.table)
+    assert again[0].tables["moments"].equals(moments)
     assert (again[0].images, again[0].skipped, again[0].seconds) == (2, [["b.png", "bad"]], 0.5)
     assert layers_of("m", again)["mean"].to_pylist() == [0.1]

@@ -173,7 +173,7 @@ def _write(folder: Path, plan: Plan, parts: Parts, found: Collected, summary: Pr
         pq.ParquetWriter(file, PROBE_SCHEMA) as writer,
     ):
         for place in range(len(plan.variants)):
-            for part in parts.of(place):
+            for part in parts.of(place, "probe"):
                 if part.images:
                     writer.write_table(part.tables["probe"])
     for name, table in zip(("layers", "offsets", "shares"), found, strict=True):

@@ -11,6 +11,7 @@ image in it. Their means are over the batches of the largest size alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,16 +92,16 @@ class Part:
 
 
 class Parts(Protocol):
-    """Where the parts of a run are, by number of the model and number of the batch."""
+    """Where the parts of a run are, by number of the model."""
 
     def done(self, model: int) -> int:
-        """How many batches of a model there are."""
+        """How many parts of a model there are."""
 
     def add(self, model: int, part: Part) -> None:
         """Keep the next part of a model."""
 
-    def of(self, model: int) -> Iterator[Part]:
-        """The parts of a model, in order."""
+    def of(self, model: int, kind: str | None = None) -> Iterator[Part]:
+        """The parts of a model, in order, with at least their tables of one kind."""
 
 
 class PartsInMemory:
@@ -110,14 +111,14 @@ class PartsInMemory:
         self._parts: dict[int, list[Part]] = {}
 
     def done(self, model: int) -> int:
-        """How many batches of a model there are."""
+        """How many parts of a model there are."""
         return len(self._parts.get(model, ()))
 
     def add(self, model: int, part: Part) -> None:
         """Keep the next part of a model."""
         self._parts.setdefault(model, []).append(part)
 
-    def of(self, model: int) -> Iterator[Part]:
+    def of(self, model: int, kind: str | None = None) -> Iterator[Part]:
         """The parts of a model, in order."""
         return iter(self._parts.get(model, ()))
 
@@ -128,29 +129,28 @@ class PartsInFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(exist_ok=True)
+        self._done = Counter(int(file.name.split("-")[0]) for file in folder.glob("*.json"))
 
     def done(self, model: int) -> int:
-        """How many batches of a model there are."""
-        count = 0
-        while self._file(model, count).exists():
-            count += 1
-        return count
+        """How many parts of a model there are."""
+        return self._done[model]
 
     def add(self, model: int, part: Part) -> None:
         """Keep the next part of a model."""
-        file = self._file(model, self.done(model))
+        file = self._file(model, self._done[model])
         for kind, table in part.tables.items():
             write_table(file.with_suffix(f".{kind}.parquet"), table)
         said = {"tables": list(part.tables), "images": part.images, "skipped": part.skipped}
         write_json(file, said | {"seconds": part.seconds})
+        self._done[model] += 1
 
-    def of(self, model: int) -> Iterator[Part]:
-        """The parts of a model, in order."""
-        for number in range(self.done(model)):
+    def of(self, model: int, kind: str | None = None) -> Iterator[Part]:
+        """The parts of a model, in order, with their tables of one kind."""
+        for number in range(self._done[model]):
             file = self._file(model, number)
             said = read_json(file)
-            tables = {kind: read_table(file.with_suffix(f".{kind}.parquet")) for kind in said.pop("tables")}
-            yield Part(tables, **said)
+            kinds = [one for one in said.pop("tables") if one == kind]
+            yield Part({one: read_table(file.with_suffix(f".{one}.parquet")) for one in kinds}, **said)
 
     def _file(self, model: int, number: int) -> Path:
         return self._folder / f"{model:03d}-{number:07d}.json"

@@ -92,9 +92,9 @@ class Plan:
         """The tables layers, offsets and shares of all variants. Raises InputError where no image was measured."""
         layers, offsets, shares = [], [], []
         for place, variant in enumerate(self.variants):
-            layers.append(layers_of(variant.label, parts.of(place)))
-            offsets.append(offsets_of(parts.of(place)))
-            shares.append(shares_of(variant.label, parts.of(place)))
+            layers.append(layers_of(variant.label, parts.of(place, "moments")))
+            offsets.append(offsets_of(parts.of(place, "offsets")))
+            shares.append(shares_of(variant.label, parts.of(place, "shares")))
         return (
             pa.concat_tables([LAYERS_SCHEMA.empty_table(), *layers]),
             _joined(offsets),
