@@ -62,7 +62,7 @@ class Layout:
 
     def positions(self) -> NDArray[np.float64]:
         """Centre of each patch in pixels, up to a shift: (patches, 2), vertical and horizontal, row by row."""
-        rows, columns = np.indices(self.grid).reshape(2, -1)
+        rows, columns = np.indices(self.grid, dtype=np.float64).reshape(2, -1)
         return np.stack([rows * self.patch_size[0], columns * self.patch_size[1]], axis=1)
 
     def offset_distances(self) -> NDArray[np.float64]:
@@ -70,7 +70,8 @@ class Layout:
         rows, columns = (
             np.arange(1 - n, n) * side for n, side in zip(self.grid, self.patch_size, strict=True)
         )
-        return np.hypot(rows[:, None], columns[None, :])
+        lengths: NDArray[np.float64] = np.hypot(rows[:, None], columns[None, :])
+        return lengths
 
     def uniform_distance(self) -> float:
         """Distance of uniform attention in pixels: of two patches, a patch and itself included.
