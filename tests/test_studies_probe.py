@@ -150,12 +150,17 @@ def test_random_weights_are_another_draw_of_the_same_architecture(found, folder)
     )
     assert np.allclose(first, rows(found.layers, label, statistic="nmi")["mean"], rtol=1e-3)
     assert not np.allclose(first, second, rtol=1e-2)
+    given = mimlab.probe(vit(), folder / "images", ["nmi"]).layers
+    assert np.isfinite(rows(given, "ViTModel (random weights)")["mean"]).all()
+    lone = mimlab.probe(Sized().eval(), folder / "images", ["nmi"], preprocess=Preprocessing((32, 32), *HALF))
+    assert set(lone.table["model"].to_pylist()) == {"Sized"}
+    assert "Sized: no baseline with random weights" in lone.summary["warnings"][0]
     alone = mimlab.probe(str(one), folder / "images", random_weights=False)
     assert set(alone.table["model"].to_pylist()) == {str(one)}
 
 
 def test_layers_and_heads_keep_their_numbers(folder):
-    found = mimlab.probe(vit(), folder / "images", ["nmi"], layers=[1], heads=[3, 1])
+    found = mimlab.probe(vit(), folder / "images", ["nmi"], layers=[1], heads=[3, 1], random_weights=False)
     assert set(found.table["layer"].to_pylist()) == {1}
     assert found.table["head"].to_pylist()[:2] == [3, 1]
     assert found.layers["head"].to_pylist() == [3, 1, None]

@@ -74,9 +74,9 @@ def probe(
 
     model: names as `mimlab probe` takes them, or modules in eval mode. images: folders or files; None: scikit-image's
     photographs. preprocess: for modules, an RGB image to pixels (3, h, w); by default ImageNet's at 224 pixels, or
-    at the size that the module's configuration tells. The other parameters are those of `ProbeConfig`. Baselines
-    with weights drawn anew are made where the architecture is known by name. Raises InputError for whatever cannot
-    be done as asked.
+    at the size that the module's configuration tells. The other parameters are those of `ProbeConfig`. Weights
+    are drawn anew, for a baseline, where it is known how: for models of transformers and timm. Raises InputError for
+    whatever cannot be done as asked.
     """
     from mimlab.probing.models import NamedModel, load_model
     from mimlab.studies.probe_plan import Plan

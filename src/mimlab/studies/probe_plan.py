@@ -114,6 +114,13 @@ class Plan:
                     skipped += part.skipped
         models = [subject.record for subject in self.subjects]
         warnings = [warning for subject in self.subjects for warning in subject.warnings]
+        drawn = {variant.subject.name for variant in self.variants if variant.label != variant.subject.name}
+        warnings += [
+            f"{model['name']}: no baseline with random weights, since nothing says how they are drawn: probe a "
+            "model that was never trained beside it"
+            for model in models
+            if self.config.random_weights and model["name"] not in drawn
+        ]
         warnings += warnings_of(models, layers)
         if skipped:
             named = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])

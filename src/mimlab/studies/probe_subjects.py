@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mimlab.probing.attention import Attention, Tensor
 from mimlab.probing.capture import Capture, capture
-from mimlab.probing.hugging import UNTRAINED, Preprocess, layout_of, run
+from mimlab.probing.hugging import UNTRAINED, Preprocess, layout_of, redrawn, run
 from mimlab.probing.images import Batch, batches
 from mimlab.probing.layout import Layout
 from mimlab.probing.models import NamedModel
@@ -83,8 +83,15 @@ def named_module(module: torch.nn.Module, preprocess: Preprocess | None = None) 
     config: Any = getattr(module, "config", None)
     if getattr(module, "main_input_name", None) != "pixel_values" or config is None:
         return NamedModel(name, module, preprocess or published(224), module)
-    preprocess = preprocess or published(int(np.max(config.image_size)))
-    return NamedModel(name, module, preprocess, partial(run, module), layout_of(config, preprocess))
+    return _of_transformers(module, preprocess or published(int(np.max(config.image_size))))
+
+
+def _of_transformers(module: Any, preprocess: Preprocess) -> NamedModel:
+    def random(seed: int) -> NamedModel:
+        return _of_transformers(redrawn(module, seed), preprocess)
+
+    layout = layout_of(module.config, preprocess)
+    return NamedModel(type(module).__name__, module, preprocess, partial(run, module), layout, random)
 
 
 def tried(load: Callable[[], NamedModel], paths: Sequence[Path], config: ProbeConfig) -> Subject:
