@@ -140,8 +140,8 @@ class Tiler:
         width = attention.layout.grid[1]
         limit = TILE if attention.device.type == "cpu" else 16 * TILE
         if whole:
-            count = width * max(1, limit // (B * H * width * N))
-            yield from ((slice(0, B), slice(0, H), part) for part in _cut(N, count))
+            for part in _cut(N // width, max(1, limit // (B * H * width * N))):
+                yield slice(0, B), slice(0, H), slice(part.start * width, part.stop * width)
         elif limit >= H * N * N:
             yield from ((part, slice(0, H), slice(0, N)) for part in _cut(B, limit // (H * N * N)))
         else:
