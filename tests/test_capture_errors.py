@@ -17,8 +17,8 @@ import mimlab
 from mimlab.probing.layout import Layout
 from mimlab.runs import InputError
 
-from .handwritten_models import DIM, HEADS, XCA, Attention, Block, Vit, build, images, spread
-from .vision_models import MODELS
+from .handwritten_models import DIM, HEADS, XCA, Attention, Block, PatchEmbed, Vit, build, images, spread
+from .vision_models import MODELS, swin
 
 LAYOUT = Layout((3, 5), 1, (4.0, 4.0))
 PATCHES = "blocks.0.attn", "blocks.1.attn"
@@ -95,16 +95,24 @@ class Inner(nn.Module):
 def test_siblings_give_away_what_no_name_does():
     """`Inner` is called neither attention nor has it a query projection."""
     model = Vit([Inner(False), Inner(True), Inner(False)]).eval()
-    assert "blocks.1.attn" in refused(model, "attention was not seen in: blocks.1.attn.")
+    refused(model, "attention was not seen in: blocks.1.attn.")
+    parts = nn.Sequential(PatchEmbed(), Block(Inner(False)), Block(Inner(True))).eval()
+    refused(parts, "attention was not seen in: 2.attn.")
 
 
 @pytest.mark.filterwarnings("ignore")  # of tracing and scripting themselves, which are deprecated
-@pytest.mark.parametrize("way", ["traced block", "traced model", "scripted block"])
+@pytest.mark.parametrize("way", ["traced block", "traced model", "scripted block", "scripted model"])
 def test_what_was_traced_or_scripted(way):
     model, tokens = build("MAE, fused"), torch.zeros(2, 16, DIM)
     if way == "traced model":
         traced = torch.jit.trace(model, images(), check_trace=False)
         refused(traced, "no self-attention", call=lambda: traced(images()))
+        return
+    if way == "scripted model":
+        layer = torch.jit.script(
+            nn.TransformerEncoderLayer(DIM, HEADS, 24, batch_first=True, dropout=0.0).eval()
+        )
+        refused(layer, "no self-attention was seen", "self_attn", call=lambda: layer(tokens))
         return
     if way == "traced block":
         model.blocks[1] = torch.jit.trace(model.blocks[1], tokens)
@@ -243,6 +251,20 @@ def test_no_convolution_and_no_layout():
     )
 
 
+@pytest.mark.parametrize("kind", ["sdpa", "eager"])
+def test_windows_that_were_padded(kind):
+    """7 patches in windows of 3: the padding takes part in attention, and a patch's size is not what it seems."""
+    model = swin(kind)
+    refused(
+        model,
+        '"encoder.layers.0.blocks.0.attention"',
+        "9 windows of 9 tokens",
+        "7 x 7 patches",
+        "give images that they divide",
+        call=lambda: model(images(pixels=(14, 14)), interpolate_pos_encoding=True),
+    )
+
+
 @pytest.mark.parametrize(
     "layout", [Layout((3, 5)), Layout((4, 4), 1), Layout((5, 3), 2)], ids=["no prefix", "grid", "prefix"]
 )
@@ -271,6 +293,17 @@ def test_weights_that_are_not_numbers_show_where_they_are(name):
         values = capture[statistic]
         assert np.isfinite(values[:, 0]).all(), statistic
         assert np.isnan(values[:, 1]).any(), statistic
+
+
+def test_a_position_bias_that_is_no_number_shows_too():
+    """It closes no query: nan is not -inf."""
+    model = MODELS["BEiT"].build("sdpa")
+    tables = [p for name, p in model.named_parameters() if "relative_position_bias_table" in name]
+    with torch.no_grad():
+        tables[-1][:] = math.nan
+    with torch.no_grad(), mimlab.capture(model) as capture:
+        model(**MODELS["BEiT"].arguments())
+    assert np.isfinite(capture["entropy"][:, 0]).all() and np.isnan(capture["entropy"][:, 1]).all()
 
 
 class Masked(nn.Module):

@@ -199,6 +199,18 @@ def test_checkpointed_passes_are_measured_once(way, reentrant, inside, truth):
     assert_allclose(x.grad, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
 
 
+def test_backward_may_run_in_a_thread_of_its_own():
+    """As it does for CUDA: what is repeated there is no forward pass in another thread."""
+    model = spread(Checkpointed([Attention(), Attention()]))
+    with mimlab.capture(model) as capture:
+        total = model(images()).sum()
+        thread = threading.Thread(target=total.backward)
+        thread.start()
+        thread.join()
+    assert capture["entropy"].shape == (2, 2, HEADS)
+    assert model.blocks[0].attn.qkv.weight.grad.any()
+
+
 def test_training_steps_inside_are_passes_of_their_own():
     model = build("MAE, fused").train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -269,6 +281,15 @@ def test_an_outer_capture_sees_what_the_inner_one_sees(name, same, truth):
                 outer_model(images(3, seed=8))
     near(inner, truth(name, images(3, seed=8)))
     near(outer, truth(name, images(), images(3, seed=8)))
+
+
+def test_an_outer_capture_does_not_see_how_the_inner_one_measures():
+    """With as many prefix tokens as patches, the tables of the inner one's own would look like attention."""
+    model = spread(Vit([Attention("fused"), Attention("fused")], registers=14))
+    with torch.no_grad(), mimlab.capture(model) as outer, mimlab.capture(model):
+        model(images())
+    assert outer.layers == ["blocks.0.attn", "blocks.1.attn"]
+    assert outer.layouts == [Layout((3, 5), 15, (4.0, 4.0))] * 2
 
 
 def test_other_models_that_run_meanwhile_are_left_alone(truth):

@@ -238,9 +238,8 @@ class Watch:
             raise InputError("the model was not called; call it inside the capture")
         missed = unseen(self._names, self._ran | self._closed, self._called, self.modules)
         if self._layers is not None and all(isinstance(layer, str) for layer in self._layers):
-            missed = [
-                name for name in missed if name in self._layers
-            ]  # numbers would shift by what was missed
+            # Numbers would shift by what was missed, names do not.
+            missed = [name for name in missed if name in self._layers]
         if missed:
             raise InputError(
                 f"attention was not seen in: {', '.join(missed)}. It is computed by something else than "
