@@ -10,11 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from mimlab.claims.claim import Claim, Evidence, Verdict
+from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS, AgreementEvidence, NetworkEvidence
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
 from mimlab.claims.surveys import SURVEY_CLAIMS, SurveyEvidence
 
-CLAIMS: tuple[Claim[Any], ...] = (*ROW_CLAIMS, *POINT_CLAIMS, *SURVEY_CLAIMS)
+CLAIMS: tuple[Claim[Any], ...] = (
+    *ROW_CLAIMS,
+    *POINT_CLAIMS,
+    *SURVEY_CLAIMS,
+    *NETWORK_CLAIMS,
+    *AGREEMENT_CLAIMS,
+)
 
 
 def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
@@ -44,6 +51,16 @@ def judge_points(evidence: PointsEvidence) -> list[Verdict]:
 def judge_survey(evidence: SurveyEvidence) -> list[Verdict]:
     """Verdicts on many queries of photographs."""
     return _judged(SURVEY_CLAIMS, evidence)
+
+
+def judge_networks(evidence: NetworkEvidence) -> list[Verdict]:
+    """Verdicts on pretrained networks, one for each statistic of diversity."""
+    return _judged(NETWORK_CLAIMS, evidence)
+
+
+def judge_agreement(evidence: AgreementEvidence) -> list[Verdict]:
+    """Verdict on the probe itself."""
+    return _judged(AGREEMENT_CLAIMS, evidence)
 
 
 def _judged(claims: Iterable[Claim[Evidence]], evidence: Evidence) -> list[Verdict]:
