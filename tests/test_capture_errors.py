@@ -251,6 +251,30 @@ def test_no_convolution_and_no_layout():
     )
 
 
+class Detecting(Vit):
+    """As YOLOS: detection tokens after the patches; or the tokens of two images in one row."""
+
+    twice = False
+
+    def tokens(self, x: Tensor) -> Tensor:
+        x = super().tokens(x)
+        return torch.cat((x, x[:, 1:] if self.twice else x[:, :3]), dim=1)
+
+
+@pytest.mark.parametrize(("twice", "tokens"), [(False, "16 + 3"), (True, "16 + 15")])
+def test_tokens_after_the_patches(twice, tokens):
+    model = Detecting([Attention()]).eval()
+    model.twice = twice
+    refused(model, f"{tokens} tokens together", "3 x 5 patches", "layout=Layout(")
+
+
+def test_detection_tokens_of_yolos():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.YolosConfig(**sizes, image_size=[16, 16], patch_size=4, num_detection_tokens=5)
+    model = transformers.YolosModel(config).eval()
+    refused(model, "1 + 16 + 5 tokens together", "4 x 4 patches", call=lambda: model(images(pixels=(16, 16))))
+
+
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
 def test_windows_that_were_padded(kind):
     """7 patches in windows of 3: the padding takes part in attention, and a patch's size is not what it seems."""

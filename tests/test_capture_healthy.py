@@ -212,12 +212,13 @@ def test_convolutions_on_the_way_leave_the_grid_right():
 
 
 def test_prefix_tokens_are_as_many_as_there_are():
-    """Prompts in numbers: still no other grid."""
-    for registers in (0, 1, 9, 40):
+    """Prompts in numbers: still no other grid. As many as patches could be patches, and have to be told apart."""
+    for registers in (0, 1, 9, 13, 40):
         model = Vit([Attention()], registers=registers).eval()
-        with torch.no_grad(), mimlab.capture(model) as capture:
+        layout = Layout((3, 5), 1 + registers, (4.0, 4.0))
+        with torch.no_grad(), mimlab.capture(model, layout=layout if registers == 40 else None) as capture:
             model(images())
-        assert capture.layouts == [Layout((3, 5), 1 + registers, (4.0, 4.0))]
+        assert capture.layouts == [layout]
 
 
 def test_an_image_goes_through_a_convolution_of_another_kind_first():

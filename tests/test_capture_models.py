@@ -118,6 +118,23 @@ def test_swin_is_measured_in_windows(pixels, kind):
     assert_equal(capture, {name: np.stack([own[name] for own in wanted], axis=1) for name in wanted[0]})
 
 
+@every_kind
+def test_sam_s_windows_and_whole_images(kind):
+    """One axis for windows and heads under "eager"; the second layer sees the whole image."""
+    sizes = {"hidden_size": 16, "output_channels": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    image = {"image_size": 32, "patch_size": 4, "window_size": 4, "global_attn_indexes": [1], "mlp_dim": 24}
+    captures = []
+    for own in ("eager", kind):
+        config = transformers.SamVisionConfig(**sizes, **image)
+        model = spread(transformers.SamVisionModel._from_config(config, attn_implementation=own))
+        images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+        captures.append(run(model, {"pixel_values": images}))
+    assert captures[1].layouts == [Layout((4, 4), 0, (4.0, 4.0), 4), Layout((8, 8), 0, (4.0, 4.0))]
+    assert captures[1]["distance"].shape == (3, 2, 2)
+    for name in captures[0].statistics:
+        assert_allclose(captures[1][name], captures[0][name], rtol=0, atol=2e-5, err_msg=name)
+
+
 def test_swin_s_shifted_windows_are_masked():
     """In the second block of a stage, some windows hold pieces of the image that do not attend to each other."""
     maps = swin_maps(

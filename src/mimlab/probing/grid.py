@@ -56,6 +56,19 @@ class GridFinder:
                 "mask_ratio=0 and ordered noise=; an original MAE: without random_masking)"
             )
 
+    def joined(self, parts: Sequence[Tensor], dim: int, caller: str) -> None:
+        """Tokens were put together; raises InputError unless the patches come last, for all that can be told."""
+        if self._settled or self._given is not None or self._grid is None or dim not in (1, -2):
+            return
+        rows, columns = self._grid
+        lengths = [part.shape[1] for part in parts if part.dim() == 3]
+        if lengths and lengths[-1] > 0 and max(lengths[:-1], default=0) >= rows * columns:
+            raise InputError(
+                f'module "{caller}" puts {" + ".join(map(str, lengths))} tokens together, and the image has {rows} x '
+                f"{columns} patches: they seem to stand before other tokens; leave those out, or, where the patches "
+                "do come last, say so with layout=Layout(grid=(rows, columns), prefix=tokens before the patches)"
+            )
+
     def layout_of(
         self, caller: str, shape: Sequence[int], window: int | None, entered: Sequence[int]
     ) -> Layout:
@@ -87,7 +100,7 @@ class GridFinder:
         if (prefix >= 0 and side != window and self._prefix in (None, prefix) and of_tokens) or prefix == 0:
             self._prefix = prefix
             return Layout(self._grid, prefix, patch)
-        leading = math.prod(shape[:-3])
+        leading = math.prod(shape[:-3]) if len(shape) > 3 else entered[0] if entered else 0
         if window == side and math.isqrt(window) ** 2 == window and leading % images == 0:
             windows = leading // images
             merged = math.sqrt(
@@ -102,8 +115,9 @@ class GridFinder:
             )
         raise InputError(
             f'"{caller}" takes a softmax over a table of {side} x {side}, but the image has {self._grid[0]} x '
-            f"{self._grid[1]} patches: this is no attention between all patches (masked tokens, pooled stages, text, "
-            "or attention over channels); leave the layer out with layers=, or say where its tokens stand with layout="
+            f"{self._grid[1]} = {math.prod(self._grid)} patches: this is no attention between all patches (masked "
+            "tokens, pooled stages, text, or attention over channels); leave the layer out with layers=, or say "
+            "where its tokens stand with layout="
         )
 
     def maps_of(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 _CONVOLUTIONS = (F.conv2d, torch.conv2d)
+_JOINS = (torch.cat, torch.concat, torch.concatenate)
 _PICKS = tuple(
     getattr(where, name) for name in ("gather", "index_select", "take_along_dim") for where in (torch, Tensor)
 )
@@ -36,6 +37,7 @@ class Mode(TorchFunctionMode):  # type: ignore[misc]
             F.multi_head_attention_forward: self._multi_head,
             **dict.fromkeys(_SOFTMAX, self._softmax),
             **dict.fromkeys(_CONVOLUTIONS, self._convolution),
+            **dict.fromkeys(_JOINS, self._join),
             **dict.fromkeys(_PICKS, self._pick),
             Tensor.__getitem__: self._index,
         }
@@ -130,6 +132,11 @@ class Mode(TorchFunctionMode):  # type: ignore[misc]
     def _convolution(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         output: Tensor = func(input, *args, **kwargs)
         self._watch.on_convolution(input, output)
+        return output
+
+    def _join(self, func: Any, tensors: Any, dim: int = 0, **kwargs: Any) -> Tensor:
+        self._watch.on_join(tensors, dim)
+        output: Tensor = func(tensors, dim, **kwargs)
         return output
 
     def _pick(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

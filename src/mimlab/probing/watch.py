@@ -158,6 +158,10 @@ class Watch:
         """Tokens were picked by an index: their order must have stayed."""
         self._finder.picked(source, pick, self._caller[0])
 
+    def on_join(self, parts: Sequence[Tensor], dim: int) -> None:
+        """Tokens were put together, along some axis."""
+        self._finder.joined(parts, dim, self._caller[0])
+
     def on_self_attention(
         self,
         q: Tensor | None = None,
