@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from PIL import Image
 
 from mimlab.cli import application
@@ -18,16 +19,17 @@ COMMANDS = re.findall(r"^\$ mimlab (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
 
 
 def test_python_prints_what_the_readme_says():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (printed,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
-    said = StringIO()
-    with redirect_stdout(said):
-        exec(code, {})
-    assert said.getvalue() == printed
+    blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == README.count("```python") == 2  # the simulator, the probe
+    for code, printed in blocks:
+        said = StringIO()
+        with redirect_stdout(said):
+            exec(code, {})
+        assert said.getvalue() == printed
 
 
 def test_there_is_a_command_of_each_kind():
-    assert {command.split()[0] for command in COMMANDS} == {"simulate", "gap", "scale", "reproduce"}
+    assert {command.split()[0] for command in COMMANDS} == {"simulate", "gap", "scale", "reproduce", "probe"}
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("reproduce")])
@@ -38,6 +40,9 @@ def test_commands_run_as_typed(command, tmp_path, monkeypatch):
     Image.fromarray(halves).save("photo.jpg")
     Path("photos").mkdir()
     Image.fromarray(halves).save("photos/one.png")
+    if command.startswith("probe"):
+        sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+        transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=64)).save_pretrained("my-vit")
     assert run(application(), shlex.split(command)) == 0
     (out,) = Path("runs").iterdir()
     assert {"config.toml", "summary.json", "report.html"} <= {file.name for file in out.iterdir()}
