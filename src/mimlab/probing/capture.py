@@ -208,10 +208,17 @@ class Capture:
     def _check_rows(self, attention: Attention, sums: Sums) -> None:
         """The weights of every row must sum to 1; rows that are not a number pass, and show in every statistic."""
         off = (sums.row.sum(-1) / attention.layout.patches - 1).abs()
-        if bool((off > 1e-3).any()):
+        fault = (
+            f"do not sum to 1: they are off by {float(off.nan_to_num().max()):.2g}"
+            if (off > 1e-3).any()
+            else ""
+        )
+        given = attention.given
+        if given is not None and bool(off.isnan().any()) and bool((given.amax(-1) == -torch.inf).any()):
+            fault = "have every key masked: such a query attends to nothing and has no statistics"
+        if fault:
             raise InputError(
-                f'rows of attention in "{attention.module}" do not sum to 1: '
-                f"they are off by {float(off.nan_to_num().max()):.2g}; a query may have every key masked"
+                f'rows of attention in "{attention.module}" {fault}; leave the layer out with layers='
             )
 
     def _chosen(self, values: Tensor, attention: Attention) -> Tensor:
