@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
 import mimlab

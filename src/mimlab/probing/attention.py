@@ -87,7 +87,7 @@ class Attention:
 
     @property
     def masked(self) -> bool:
-        """Whether a logit may be -inf."""
+        """Whether a logit may be -inf: nothing says so of a bias, so any bias may hold one."""
         return self.causal or self.bias is not None or self.given is not None
 
     def logits(self, images: slice = slice(None), rows: slice = slice(None)) -> Tensor:
