@@ -16,7 +16,7 @@ from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import reproduction, worlds
+from mimlab.studies import probe_at_work, reproduction, worlds
 from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
 
 RECORD = {
@@ -62,6 +62,10 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(worlds, "AREA_SIZES", (4, 8, 16))
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
         patch.setattr(reproduction, "SHOWN", ("square",))
+        patch.setattr(probe_at_work, "AREA_SIZES", (6, 4, 4, 2))
+        patch.setattr(
+            probe_at_work, "SIZES", probe_at_work.SIZES | {"image_size": 64, "num_hidden_layers": 2}
+        )
         patch.setattr(reproduction, "bundled_photographs", lambda: {"square": home / "square.png"})
         summary = run_reproduce(
             home / "out", command="mimlab reproduce ...", progress=lambda *given: told.append(given)
@@ -77,10 +81,15 @@ def test_every_verdict_is_complete(reproduced):
         "one-series",
         "area-sizes",
         "photographs",
+        "simulated layer",
+        "published models",
     }
     for record in summary["claims"]:
         assert set(record) == RECORD
-        assert (folder / record["figure"]).stat().st_size > 0, record["claim"]
+        if record["figure"] is None:
+            assert record["evidence"].startswith("needs the weights")
+        else:
+            assert (folder / record["figure"]).stat().st_size > 0, record["claim"]
         assert record["verdict"] in ("holds", "fails", "inconclusive")
         assert record["label"] and record["statement"] and record["evidence"]
         assert record["command"].startswith("mimlab ")
@@ -141,10 +150,27 @@ def test_the_page_says_each_claim_once(reproduced):
     assert ONE_RUN.label in page
 
 
+def test_the_probe_needs_no_weights_to_be_shown(reproduced):
+    folder, summary, _ = reproduced
+    (agreement,) = [r for r in summary["claims"] if r["world"] == "simulated layer"]
+    assert agreement["verdict"] == "holds" and agreement["value"] < 1e-5
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "The probe on fresh weights</h2>" in page
+    assert "<dt>Depth 1–2: nearly uniform</dt>" in page
+    for record in summary["claims"]:
+        if record["world"] == "published models":
+            assert (record["verdict"], record["expected"]) == ("inconclusive", "inconclusive")
+    assert page.count("needs the weights of MAE, MoCo v3, DINO, DeiT<br>") == 3  # rows of the table of claims
+    assert "facebookresearch/moco-v3" in page
+
+
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == [0.25, 0.5, 0.75, 1.0]
-    assert {what for _, what in told} == {"area-sizes", "one-series", "photograph square", "one-run"}
+    assert [share for share, _ in told] == pytest.approx([n / 6 for n in range(1, 7)])
+    assert {what for _, what in told} == {
+        *("area-sizes", "one-series", "photograph square", "one-run"),
+        *("the probe at work", "published models"),
+    }
 
 
 def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
@@ -169,8 +195,7 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
     assert {world: name for world, (name, *_) in typed.items()} == {
         "one-run": "simulate",
         "one-series": "scale",
-        "area-sizes": "reproduce",
-        "photographs": "reproduce",
+        **dict.fromkeys(("area-sizes", "photographs", "simulated layer", "published models"), "reproduce"),
     }
     (config, _), _ = typed["one-run"][1:]
     again = read_toml(folder / "worlds/one-run/config.toml")
@@ -183,10 +208,11 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
 
 def test_all_jobs_of_the_paper_are_there():
-    """One job a run, a series and a photograph, and one for area sizes; names do not clash in worlds/."""
+    """One job a run, a series and a photograph, one for area sizes and one for the probe; names do not clash in
+    worlds/."""
     names = [one.name for one in (*worlds.RUNS, *worlds.SERIES)]
     assert len(set(names)) == len(names)
-    assert len(reproduction.jobs()) == 1 + len(names) + len(reproduction.bundled_photographs())
+    assert len(reproduction.jobs()) == 2 + len(names) + len(reproduction.bundled_photographs())
     known = {claim.name for claim in CLAIMS}
     for one in (*worlds.RUNS, *worlds.SERIES):
         assert set(one.expected) <= known, one.name

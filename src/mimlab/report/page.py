@@ -218,10 +218,11 @@ def _badges(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _measured(records: Sequence[Mapping[str, Any]]) -> str:
-    """The value with its interval, or the range of several values; then the worlds that surprised."""
+    """The value with its interval, or why there is none, or the range of several values; then the worlds that
+    surprised."""
     values = [record["value"] for record in records if record.get("value") is not None]
     if len(records) == 1:
-        shown = _interval(records[0])
+        shown = _interval(records[0]) if values else prose(records[0].get("evidence") or ABSENT)
     else:
         ends = [format_number(end, 3) for end in (min(values), max(values))] if values else [ABSENT]
         shown = " to ".join(dict.fromkeys(ends))

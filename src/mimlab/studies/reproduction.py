@@ -1,7 +1,8 @@
 """``mimlab reproduce``: every claim, on the worlds of ``studies.worlds`` and on photographs, as one page.
 
 Jobs are independent and run in worker processes, one per core. Each draws its own figures and leaves its run
-directory under worlds/, so that the page can be checked against the tables.
+directory under worlds/, so that the page can be checked against the tables. The probe has two: one that needs no
+weights, and the paper's comparison on those that are given.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -19,17 +19,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from mimlab.claims import Verdict, judge_points, judge_survey
+from mimlab.claims import judge_points, judge_survey
 from mimlab.claims.catalogue import CLAIMS
 from mimlab.claims.points import exponents
 from mimlab.claims.surveys import SurveyEvidence
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.objectives.masked import MaskedReconstruction
-from mimlab.runs import RunDirectory, build, to_mapping, write_toml
+from mimlab.runs import InputError, RunDirectory, build, to_mapping, write_toml
 from mimlab.runs.tables import write_json, write_table
 from mimlab.studies import worlds
 from mimlab.studies.commands import command_for, scale_command_for
+from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
+from mimlab.studies.probe_at_work import probe_at_work
+from mimlab.studies.published import check_installed, compare_published, find_published, published_command
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
 from mimlab.studies.single import (
     PHOTOGRAPH,
@@ -44,34 +47,30 @@ from mimlab.world.photograph import bundled_photographs
 from mimlab.world.world import World
 
 SHOWN = ("rocket", "coffee")  # photographs over which attention is drawn: gaps above, and on both sides of, 0
-AGAIN = "mimlab reproduce --out runs/reproduce"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a job leaves: verdict records, figures (relative to the page, with their description in the file), and the
-    statuses of its runs."""
-
-    job: str
-    verdicts: Sequence[dict[str, Any]] = ()
-    figures: dict[str, list[str]] = field(default_factory=dict)
-    statuses: Sequence[str] = ()
-    records: Sequence[dict[str, Any]] = ()
-
-
-Job = Callable[[Path], Outcome]
 
 
 def run_reproduce(
-    out: str | Path, *, overwrite: bool = False, command: str = AGAIN, progress: Progress | None = None
+    out: str | Path,
+    *,
+    published: Sequence[str] = (),
+    images: Sequence[Path] | None = None,
+    overwrite: bool = False,
+    command: str = AGAIN,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Judge every claim and write the run directory; return the summary, whose ``claims`` are the verdicts, each with
-    its world and what was expected there. Raises InputError where ``out`` cannot be had, before anything is run."""
+    its world and what was expected there.
+
+    published: pretrained models for the paper's comparison, by names as `find_published` takes them. images: on which
+    they are measured; None: scikit-image's photographs. Raises InputError for bad input, and where ``out`` cannot be
+    had, before anything is run.
+    """
     began = perf_counter()
+    compared = comparison(published, images)
     with RunDirectory(out, overwrite=overwrite) as folder:
         for name in ("figures", "worlds"):
             (folder / name).mkdir(exist_ok=True)
-        outcomes = run_jobs(jobs(), folder, progress)
+        outcomes = run_jobs([compared, *jobs()], folder, progress)
         photographs = [o for o in outcomes if o.job.startswith("photograph ")]
         outcomes.append(_survey([record for o in photographs for record in o.records], folder))
         order = {claim.name: place for place, claim in enumerate(CLAIMS)}
@@ -89,11 +88,21 @@ def run_reproduce(
     return summary
 
 
+def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:
+    """The job that compares pretrained models. Raises InputError for names that mean none."""
+    if not published:
+        if images:
+            raise InputError("images: they are for the models of --published; give those, or no images")
+        return partial(compare_published, {}, None, AGAIN)
+    check_installed()
+    return partial(compare_published, find_published(published), images, published_command(published, images))
+
+
 def jobs() -> list[Job]:
-    """All jobs, the longest first."""
+    """All jobs that need no weights, the longest first."""
     series = [partial(_series, one) for one in sorted(worlds.SERIES, key=lambda s: s.name != "scale-sampled")]
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
-    return [_area_sizes, *series, *photographs, *(partial(_run, one) for one in worlds.RUNS)]
+    return [probe_at_work, _area_sizes, *series, *photographs, *(partial(_run, one) for one in worlds.RUNS)]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
@@ -126,34 +135,6 @@ def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None
 
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where verdicts were reached: short name of the world, what it is, the verdicts expected there besides "holds",
-    and the command that runs it again."""
-
-    world: str
-    label: str
-    expected: Mapping[str, str]
-    command: str = AGAIN
-
-    def records(
-        self, verdicts: Iterable[Verdict | dict[str, Any]], figure: str | None
-    ) -> list[dict[str, Any]]:
-        """Verdicts as plain data, with their setting and the figure that shows them."""
-        plain = [v.as_dict() if isinstance(v, Verdict) else v for v in verdicts]
-        return [
-            v
-            | {
-                "world": self.world,
-                "label": self.label,
-                "expected": self.expected.get(v["claim"], "holds"),
-                "command": self.command,
-                "figure": figure,
-            }
-            for v in plain
-        ]
 
 
 def _run(run: worlds.Run, folder: Path) -> Outcome:
@@ -275,6 +256,7 @@ def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, An
         )
         for job, figures in pictures.items()
     ]
+    sections += [section for o in reversed(outcomes) for section in o.sections]
     facts = {"Seconds": round(summary["seconds"], 1), "Versions": summary["versions"]}
     lead = (
         "Each claim of the theory of masked image modeling, judged on worlds where it should hold and, for some, on "
