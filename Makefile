@@ -1,4 +1,4 @@
-# make demo: virtual environment, base dependencies, every claim reproduced into runs/demo
+# make demo: virtual environment, dependencies with those of the probe, every claim reproduced into runs/demo
 # make test: the same environment with the test tools, then all tests
 # make lint: format, style and types, as continuous integration checks them
 # make format: rewrite the code in the style that make lint asks for
@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test lint format clean
 
-demo: $(VENV)/.base
+demo: $(VENV)/.demo
 	$(BIN)/mimlab reproduce --out runs/demo --overwrite
 
 test: $(VENV)/.test
@@ -33,10 +33,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Stamps: an install is repeated only when what it depends on has changed.
-$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e .
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[probe]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[test]'
-	@touch $@ $(VENV)/.base
+	@touch $@ $(VENV)/.demo
