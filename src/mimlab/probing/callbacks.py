@@ -58,7 +58,7 @@ def attention_log(
     )  # the others do not take part in this pass
     module = model.module if isinstance(model, wrapped) else model
     like = next(module.parameters(), torch.empty(0))
-    with _undisturbed(module, like.device), capture(module, statistics, layers, layout=layout) as found:
+    with undisturbed(module, like.device), capture(module, statistics, layers, layout=layout) as found:
         (forward or _call)(module, _moved(batch, like))
     grouped = found.table.group_by(["statistic", "layer"], use_threads=False).aggregate([("value", "mean")])
     log: dict[str, float] = {}
@@ -70,7 +70,7 @@ def attention_log(
 
 
 @contextmanager
-def _undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
+def undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode without gradients, autocast or consequences for random numbers."""
     modes = [(part, part.training) for part in module.modules()]
     devices = [device] if device.type == "cuda" else []
