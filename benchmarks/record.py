@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,13 +20,19 @@ RESULTS = Path(__file__).parent / "results"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+class NotHere(Exception):
+    """A row cannot be measured on this machine; says what it needs."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """How to run: ``quick`` takes tiny sizes, to see that a row works; figures go to ``folder``."""
+    """How to run: ``quick`` takes tiny sizes, to see that a row works; figures go to ``folder``. ``load`` is the load
+    average before the first row."""
 
     seed: int
     quick: bool
     folder: Path
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ Row = Callable[[Setting], Outcome]
 
 def result_of(name: str, row: Row, setting: Setting, command: str) -> dict[str, Any]:
     """Run a row; its outcome with all that is needed to judge it or to run it again."""
-    load, code, began = os.getloadavg()[0], commit(), time.perf_counter()
+    code, began = commit(), time.perf_counter()
     outcome = row(setting)
     return {
         "name": name,
@@ -62,7 +68,7 @@ def result_of(name: str, row: Row, setting: Setting, command: str) -> dict[str, 
         "commit": code,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - began,
-        "machine": {**machine(), "load_at_start": load},
+        "machine": {**machine(), "load_at_start": setting.load},
         "targets": [asdict(target) for target in outcome.targets],
         "notes": outcome.notes,
         "raw": outcome.raw,
@@ -71,7 +77,7 @@ def result_of(name: str, row: Row, setting: Setting, command: str) -> dict[str, 
 
 def machine() -> dict[str, Any]:
     """Processor, memory and versions; ``threads`` as the environment sets them, empty where libraries choose."""
-    packages = ("numpy", "scipy", "pyarrow", "torch")
+    packages = ("numpy", "scipy", "pyarrow", "torch", "transformers")
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
