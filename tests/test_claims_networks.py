@@ -213,4 +213,4 @@ def test_agreement_of_probe_and_simulator(pairs, expected):
 def test_entropy_is_compared_as_a_share_of_its_range():
     (found,) = judge_agreement(AgreementEvidence([pair(3.0, 2.0, "entropy"), pair(0.3, 0.2)], 100))
     assert found.measurement.value == pytest.approx(1 / np.log(100))
-    assert "entropy at time 1.5" in found.measurement.evidence
+    assert "Entropy at time 1.5" in found.measurement.evidence

@@ -125,6 +125,8 @@ def test_command_on_fresh_weights_in_the_published_formats(original, tmp_path, m
         assert f"--published {tmp_path / 'weights'} --images {images}" in record["command"]
         assert (out / record["figure"]).stat().st_size > 0
     assert "0 of 3 as expected" in capsys.readouterr().out
+    judged = {(one["statistic"], one["layer"]): one["verdict"] for one in summary["published"]}
+    assert judged == {(name, layer): "inconclusive" for name in DIVERSITIES for layer in range(2)}
     page = (out / "report.html").read_text()
     for title in ("Diversity", "NMI", "Spread"):
         assert f"Published models by depth: {title}</h2>" in page
@@ -171,7 +173,7 @@ def test_some_weights_are_compared_and_the_others_are_asked_for(original, tmp_pa
         assert (record["verdict"], record["expected"]) == ("inconclusive", "inconclusive")
         assert record["evidence"] == "needs the weights of MoCo v3, DeiT"
     methods, *by_depth = outcome.sections
-    asked = [row["weights"] == "needs the weights" for row in methods.rows]
+    asked = [text.startswith("needs the weights: ") for _, text in methods.details]
     assert asked == [False, True, False, True]
     assert [row["verdict"] for section in by_depth for row in section.rows] == ["holds"] * 6
     assert list(by_depth[0].rows[0])[1:3] == ["MAE", "DINO"]
@@ -193,10 +195,10 @@ def test_without_weights_each_claim_says_where_they_are(tmp_path):
         "needs the weights of MAE, MoCo v3, DINO, DeiT"
     }
     (section,) = outcome.sections
-    assert [row["published as"] for row in section.rows] == FILES
-    assert {row["weights"] for row in section.rows} == {"needs the weights"}
-    for row, method in zip(section.rows, METHODS, strict=True):
-        assert f"facebookresearch/{method.name.split()[0].lower()}" in row["where to get them"]
+    for (term, text), method, file in zip(section.details, METHODS, FILES, strict=True):
+        assert term.startswith(method.name)
+        assert text.startswith(f"needs the weights: {file}, from project facebookresearch/")
+        assert method.name.split()[0].lower() in text
     assert not list(tmp_path.iterdir())
 
 

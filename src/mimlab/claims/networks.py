@@ -192,8 +192,8 @@ def _agreement(evidence: AgreementEvidence) -> Measurement:
     worst = int(np.argmax(errors))
     pair = evidence.pairs[worst]
     words = (
-        f"largest of {len(errors)}: {pair['statistic']} at time {pair['time']:.4g}, simulator {pair['simulated']:.7g}, "
-        f"probe {pair['probed']:.7g}"
+        f"largest of {len(errors)}: {CATALOGUE[pair['statistic']].title} at time {pair['time']:.4g}, "
+        f"simulator {pair['simulated']:.7g}, probe {pair['probed']:.7g}"
     )
     return Measurement(errors[worst], errors[worst], errors[worst], words)
 

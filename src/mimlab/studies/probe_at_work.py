@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 JOB = "the probe at work"
 AREA_SIZES = (60, *[12] * 5, *[6] * 4)  # of 12 x 12 patches; Δ_p > 0 for local areas of both sizes
-TIMES = 6  # at which the layer is measured
+TIMES = 10  # at which the layer is measured
 SIZES = {
     "hidden_size": 192,
     "num_hidden_layers": 6,
@@ -83,7 +83,8 @@ def measured_layer(simulation: Simulation) -> list[dict[str, float]]:
             model(pixels)
         here = simulation.trajectory.filter(pc.field("time") == time)
         probed = {name: seen[name].item() for name in ("nmi", "entropy", "diversity", "spread")}
-        simulated = {"simulated_nmi": here["nmi"][0].as_py(), "simulated_entropy": _entropy(simulation, here)}
+        nmi = max(here["nmi"][0].as_py(), 0.0)  # 0 is computed as a difference
+        simulated = {"simulated_nmi": nmi, "simulated_entropy": _entropy(simulation, here)}
         found.append({"time": time, **simulated, **probed})
     return found
 
@@ -167,7 +168,7 @@ def _fresh(folder: Path) -> Section:
         "The probe on fresh weights",
         sentence,
         figures=[figure],
-        rows=layer_rows(model, found.layers.filter(pc.is_in(found.layers["statistic"], pa.array(SHOWN)))),
+        rows=layer_rows(model, found.layers.filter(pc.is_in(found.layers["statistic"], pa.array(SHOWN[:3])))),
         details=[
             (f"Depth {one['depth']}: {one['reading']}", f"{one['when']}. {one['meaning']}") for one in told
         ],

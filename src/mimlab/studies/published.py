@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -163,15 +163,15 @@ def compare_published(
     models: Sequence[ModelRecord] = ()
     table = pa.table({name: pa.array([], kind) for name, kind in _COLUMNS.items()})
     figures: list[str] = []
-    sections: list[Section] = []
-    label = "no pretrained model at hand"
+    layers: list[dict[str, Any]] = []
+    label = "no pretrained model at hand; what is needed, and where it is, is said under Published models"
     if found:
         models, table, label, figures = _measured(found, images, folder)
     evidence = NetworkEvidence.of(table, models, MASKED, OTHERS)
     verdicts = judge_networks(evidence)
     if found:
         at_hand = replace(evidence, others=tuple(name for name in OTHERS if name in found))
-        sections = [_by_layer(at_hand, statistic) for statistic in DIVERSITIES]
+        layers = [record for statistic in DIVERSITIES for record in _judged_layers(at_hand, statistic)]
     expected = {claim.name: "inconclusive" for claim in NETWORK_CLAIMS} if needed else {}
     setting = Setting("published models", label, expected, command)
     records = setting.records(verdicts, figures[0] if figures else None)
@@ -179,7 +179,8 @@ def compare_published(
         "published models",
         records,
         {"depth": figures},
-        sections=[_methods(found, figures, command), *sections],
+        records=layers,
+        sections=[_methods(found, figures, command), *_by_depth(layers)],
     )
 
 
@@ -230,56 +231,38 @@ def _methods(found: Mapping[str, str], figures: Sequence[str], command: str) -> 
     """Which models there are, and how to get those that there are not."""
     from mimlab.report import Section
 
-    rows = [
-        {
-            "model": f"{method.name}, ViT-B/16",
-            "pretraining": method.kind,
-            "weights": found.get(method.name, "needs the weights"),
-            "published as": method.files[0],
-            "where to get them": method.project,
-        }
+    details = [
+        (
+            f"{method.name}, {method.kind}",
+            found.get(method.name) or f"needs the weights: {method.files[0]}, from {method.project}",
+        )
         for method in METHODS
     ]
     sentence = (
-        "Pretrained models of the paper's comparison. No file is downloaded: get them from their projects into one "
+        "ViT-B/16 of the paper's comparison. No file is downloaded: get them from their projects into one "
         "folder, and name that with --published. Each model is measured beside the same architecture with random "
         "weights; what lies there, or at uniform attention, is no evidence of anything learned."
     )
-    again = command if found else published_command(["weights/"], None)
-    return Section("Published models", sentence, figures=figures, rows=rows, command=again)
+    return Section("Published models", sentence, figures=figures, details=details, command=command)
 
 
-def _by_layer(evidence: NetworkEvidence, statistic: str) -> Section:
-    """A row per depth: means, random weights, the least difference with its interval, and the verdict there."""
-    from mimlab.report import Section, format_interval
-
-    title = CATALOGUE[statistic].title
+def _judged_layers(evidence: NetworkEvidence, statistic: str) -> Iterator[dict[str, Any]]:
+    """A record per layer: the least difference there and its verdict, and the mean of each model, over images and
+    heads; of random weights the largest."""
     claim = NETWORK_CLAIMS[DIVERSITIES.index(statistic)]
-    rows: list[dict[str, Any]] = []
-    present = list(evidence.grids)
     for layer in range(max(len(grid) for grid in evidence.grids.values())):
-        here = {name: _mean(evidence, name, statistic, layer) for name in present}
-        chance = [_mean(evidence, name + RANDOM_WEIGHTS, statistic, layer) for name in present]
-        known = [one for one in chance if one is not None]
+        means = {name: _mean(evidence, name, statistic, layer) for name in evidence.grids}
+        chance = [_mean(evidence, name + RANDOM_WEIGHTS, statistic, layer) for name in evidence.grids]
         verdict = claim.judge(evidence.at(layer))
         assert verdict is not None
-        found = verdict.measurement
-        rows.append(
-            {
-                "depth": layer + 1,
-                **here,
-                "random weights": max(known, default=None),
-                "least difference": found.evidence
-                if found.value is None
-                else format_interval(found.value, found.low, found.high, digits=3),
-                "verdict": verdict.verdict,
-            }
-        )
-    sentence = (
-        f"Means over heads and images; of random weights the largest. The least difference of {MASKED} to another is "
-        "paired by image; its interval covers all depths and models at once, widened by what random weights reach."
-    )
-    return Section(f"Published models by depth: {title}", sentence, rows=rows)
+        told = verdict.as_dict()
+        yield {
+            "statistic": statistic,
+            "layer": layer,
+            **{key: told[key] for key in ("value", "low", "high", "verdict", "evidence")},
+            "means": means,
+            "random_weights": max((one for one in chance if one is not None), default=None),
+        }
 
 
 def _mean(evidence: NetworkEvidence, name: str, statistic: str, layer: int) -> float | None:
@@ -287,3 +270,28 @@ def _mean(evidence: NetworkEvidence, name: str, statistic: str, layer: int) -> f
     if values is None or layer >= values.shape[1] or not len(values):
         return None
     return float(values[:, layer].mean())
+
+
+def _by_depth(layers: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """A table for each statistic, of the records of `_judged_layers`."""
+    from mimlab.report import Section, format_interval
+
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for one in layers:
+        ends = (one["value"], one["low"], one["high"])
+        row = {
+            "depth": one["layer"] + 1,
+            **one["means"],
+            "random weights": one["random_weights"],
+            "least difference": one["evidence"] if ends[0] is None else format_interval(*ends, digits=3),
+            "verdict": one["verdict"],
+        }
+        rows.setdefault(one["statistic"], []).append(row)
+    sentence = (
+        f"Means over heads and images; of random weights the largest. The least difference of {MASKED} to another is "
+        "paired by image; its interval covers all depths and models at once, widened by what random weights reach."
+    )
+    return [
+        Section(f"Published models by depth: {CATALOGUE[statistic].title}", sentence, rows=found)
+        for statistic, found in rows.items()
+    ]

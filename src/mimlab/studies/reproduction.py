@@ -79,6 +79,7 @@ def run_reproduce(
         summary = {
             "status": bad[0] if bad else "finished",
             "claims": verdicts,
+            "published": list(outcomes[0].records),
             "runs": {o.job: list(o.statuses) for o in outcomes if o.statuses},
             "versions": versions(),
             "seconds": perf_counter() - began,
@@ -93,7 +94,7 @@ def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:
     if not published:
         if images:
             raise InputError("images: they are for the models of --published; give those, or no images")
-        return partial(compare_published, {}, None, AGAIN)
+        return partial(compare_published, {}, None, published_command(["weights/"], None))
     check_installed()
     return partial(compare_published, find_published(published), images, published_command(published, images))
 
