@@ -122,6 +122,7 @@ def draw_query_maps(
     queries: Sequence[int],
     titles: Sequence[str],
     path: str | Path,
+    rows: Sequence[str] | None = None,
 ) -> Figure:
     """The image once for each panel and query, covered by the attention that the query pays to each patch.
 
@@ -136,11 +137,13 @@ def draw_query_maps(
         (panels, queries, patches): weights of each query over the patches, for layers or heads. About four
         panels fit.
     queries
-        Index of each query's patch, counted row by row from 0; outlined.
+        Index of each query's patch, counted row by row from 0; outlined. A query may stand in several rows.
     titles
         A title for each panel.
     path
         PNG to write. The figure is returned.
+    rows
+        What each row is called, at its left, where the query does not tell.
 
     Raises
     ------
@@ -197,6 +200,10 @@ def draw_query_maps(
                         Rectangle(place[::-1], 1, 1, fill=False, edgecolor=colour, linewidth=width)
                     )
             words[-len(titles)] = f"query in row {place[0]}, column {place[1]}: {words[-len(titles)]}"
+            if rows is not None:
+                words[-len(titles)] = f"{rows[row]}, {words[-len(titles)]}"
+                beside = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 11}
+                grid[row][0].text(-0.08, 0.5, rows[row], transform=grid[row][0].transAxes, **beside)
         for axes, title in zip(grid[0], ["image", *titles], strict=True):
             axes.set_title(fill(title, max(10, int(11 * WIDTH / columns))), fontsize=11)
         description = (

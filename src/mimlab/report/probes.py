@@ -65,11 +65,12 @@ def draw_depth(
     models: Sequence[ModelRecord],
     path: str | Path,
     statistics: Sequence[str] = CORE,
+    before: str = "random weights",
 ) -> Figure:
     """A panel per statistic against depth: a dot per head, the mean over heads with its 95% interval over images.
 
-    `layers` and `models` are those of `mimlab.report.probe_tables`; each model has a colour. Written to `path`
-    (PNG); the figure is returned.
+    `layers` and `models` are those of `mimlab.report.probe_tables`; each model has a colour. `before`: what the
+    grey ones are called, those with random weights in the table. Written to `path` (PNG); the figure is returned.
     """
     shown = [
         _Shown(
@@ -87,7 +88,7 @@ def draw_depth(
         figure = new_figure(height=2.35 * rows + (0 if beside else 0.6 + 0.25 * len(models)))
         grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
         for axes, statistic in zip(grid, statistics, strict=False):
-            words.append(_depth_panel(axes, layers, shown, statistic))
+            words.append(_depth_panel(axes, layers, shown, statistic, before))
         for axes in grid[: len(statistics)]:
             axes.set_xlim(0.5, 1.5 + max(record["layer"] for model in models for record in model["layers"]))
         for axes in grid[max(0, len(statistics) - _COLUMNS) : len(statistics)]:
@@ -96,13 +97,13 @@ def draw_depth(
             axes.set_axis_off()
         known = set(models_in(layers))
         with_random = any(with_random_weights(model["name"]) in known for model in models)
-        _depth_legend(grid[-1] if beside else figure, shown, with_random)
+        _depth_legend(grid[-1] if beside else figure, shown, before if with_random else "")
         names = ", ".join(model["name"] for model in models)
         save(figure, path, f"Attention statistics of {names} against depth. {' '.join(words)}")
     return figure
 
 
-def _depth_panel(axes: Axes, layers: pa.Table, shown: Sequence[_Shown], statistic: str) -> str:
+def _depth_panel(axes: Axes, layers: pa.Table, shown: Sequence[_Shown], statistic: str, before: str) -> str:
     """Draw one statistic of all models; returns what is to be seen in words."""
     axes.set_title(title_of(statistic), loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
@@ -126,7 +127,7 @@ def _depth_panel(axes: Axes, layers: pa.Table, shown: Sequence[_Shown], statisti
             line = axes.plot(found.layers + 1, found.mean, color=one.colour, linestyle=one.style, zorder=3)[0]
             line.set(marker="o" if found.layers.size == 1 else "", markersize=6)
         extent += [found.values, chance.values]
-        words.append(_seen(name, found, chance))
+        words.append(_seen(name, found, chance, before))
     values = np.concatenate(extent) if extent else np.array([])
     if not values.size:
         note(axes, "no finite value")
@@ -138,13 +139,13 @@ def _dots(found: Curve, shift: float) -> tuple[Array, Array]:
     return found.heads[:, 0] + 1 + shift, found.heads[:, 2]
 
 
-def _seen(name: str, found: Curve, chance: Curve) -> str:
+def _seen(name: str, found: Curve, chance: Curve, before: str) -> str:
     if not np.isfinite(found.mean).any():
         return ""
     ends = found.mean[np.isfinite(found.mean)]
     words = f"{name} from {format_number(ends[0], 3)} in the first layer to {format_number(ends[-1], 3)} in the last"
     if np.isfinite(chance.mean).any():
-        words += f", with random weights {span(chance.mean, 3)}"
+        words += f", with {before} {span(chance.mean, 3)}"
     return words
 
 
@@ -206,13 +207,13 @@ def _limits(values: Array, known: dict[str, Array]) -> tuple[float, float]:
     return low, high
 
 
-def _depth_legend(place: Axes | Figure, shown: Sequence[_Shown], with_random: bool) -> None:
+def _depth_legend(place: Axes | Figure, shown: Sequence[_Shown], before: str) -> None:
     handles = [
         Line2D([], [], color=one.colour, linestyle=one.style, label=fill(one.model["name"], 24))
         for one in shown
     ]
-    if with_random:
-        chance = Line2D([], [], color=RANDOM_COLOUR, linestyle="--", linewidth=1.4, label="random weights")
+    if before:
+        chance = Line2D([], [], color=RANDOM_COLOUR, linestyle="--", linewidth=1.4, label=before)
         handles.append(chance)
     handles += [
         Line2D([], [], color=INK, linestyle=line, linewidth=1.1, label=kind) for kind, line in _LINES.items()

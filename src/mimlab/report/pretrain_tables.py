@@ -1,0 +1,178 @@
+"""What figures and pages of pretraining are made of: the summary's keys, the log, and tables read as curves.
+
+`statistics` has the columns `step, layer, module, head, statistic, value` (a null layer: of the outputs), `maps` the
+columns `step, layer, query, patch, value` (one query's weights on all patches of one held-out crop, mean over
+heads); `log` is the records of log.jsonl. The table's first step is the network before training.
+
+So that one set of figures serves the probe and pretraining, a step of a run can be read as a probed model
+(`layers_at`), and the start of the run as what the probe calls random weights (`as_probed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mimlab.report.probe_tables import LayerRecord, ModelRecord, title_of, with_random_weights
+
+Array = NDArray[np.float64]
+Log = Sequence[Mapping[str, Any]]
+
+OUTPUTS = {
+    "mean_deviation": (
+        "Deviation, mean over patches",
+        "how far the directions of different images' outputs lie apart: 0 all alike, 1 spread evenly",
+    ),
+    "cls_deviation": ("Deviation, CLS", "the same of the CLS token, which masked objectives leave alone"),
+    "mean_rank": (
+        "Effective rank, mean over patches",
+        "how many dimensions the outputs of the batch span: from 1, all alike, to the smaller of images and channels",
+    ),
+    "cls_rank": ("Effective rank, CLS", "the same of the CLS token"),
+}
+"""Statistics of outputs: title, and what they say."""
+
+LAYERS_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("layer", pa.int64()),
+        ("module", pa.string()),
+        ("head", pa.int64()),
+        ("statistic", pa.string()),
+        *((name, pa.float64()) for name in ("mean", "low", "high")),
+        ("images", pa.int64()),
+    ]
+)
+"""The table of layers as `mimlab.report.probe_tables` has it."""
+
+
+class PretrainSummary(TypedDict):
+    """Keys of a pretraining run's summary.json that figures and pages read; others may stand beside them.
+
+    status: "finished", or how it ended. objective: in words, as the user names it. start: the run whose encoder it
+    started from, or null. step, steps: done, and planned. crops: how many held-out crops were watched; held_out,
+    images: where those and the training images are from, in words. parameters, layers: of the encoder. evaluation: a
+    record for each evaluated checkpoint, `step` and any of `knn, linear, chance, model, image_mean, nearest_patch`.
+    alarms, warnings: sentences.
+    """
+
+    status: str
+    objective: str
+    start: str | None
+    seed: int
+    step: int
+    steps: int
+    images: str
+    held_out: str
+    crops: int
+    parameters: int
+    layers: Sequence[LayerRecord]
+    evaluation: Sequence[Mapping[str, float | None]]
+    alarms: Sequence[str]
+    warnings: Sequence[str]
+    command: str
+    seconds: float
+    images_per_second: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainRun:
+    """One run: how it is called (its folder's name), its summary, log and tables.
+
+    maps, picture: of the query that is followed, where there are any; picture is the crop, (h, w, 3) uint8.
+    """
+
+    name: str
+    summary: PretrainSummary
+    statistics: pa.Table
+    log: Log = ()
+    maps: pa.Table | None = None
+    picture: NDArray[np.uint8] | None = None
+
+    @property
+    def model(self) -> ModelRecord:
+        """The encoder as the probe would list it."""
+        summary = self.summary
+        return {"name": self.name, "parameters": summary["parameters"], "layers": summary["layers"]}
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A statistic against step: its mean over heads, and the lowest and highest head."""
+
+    steps: NDArray[np.int64]
+    mean: Array
+    low: Array
+    high: Array
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(np.isfinite(self.mean).any())
+
+
+def series(statistics: pa.Table, statistic: str, layer: int | None = None) -> Series:
+    """A statistic of a layer, or of the outputs, in order of steps."""
+    of_layer = pc.field("layer").is_null() if layer is None else pc.field("layer") == layer
+    chosen = statistics.filter((pc.field("statistic") == statistic) & of_layer)
+    grouped = (
+        chosen.group_by("step", use_threads=False)
+        .aggregate([("value", "mean"), ("value", "min"), ("value", "max")])
+        .sort_by("step")
+    )
+    mean, low, high = (
+        np.asarray(grouped[f"value_{kind}"].to_numpy(zero_copy_only=False), dtype=np.float64)
+        for kind in ("mean", "min", "max")
+    )
+    return Series(grouped["step"].to_numpy(), mean, low, high)
+
+
+def steps_in(table: pa.Table) -> list[int]:
+    """Every step of a table, in order."""
+    return sorted(int(step) for step in table["step"].unique().to_pylist())
+
+
+def layers_in(statistics: pa.Table) -> list[int]:
+    """Every layer, from 0."""
+    return sorted(int(layer) for layer in statistics["layer"].unique().to_pylist() if layer is not None)
+
+
+def name_of(statistic: str) -> str:
+    """Title with its unit in brackets, also of statistics of outputs."""
+    return OUTPUTS[statistic][0] if statistic in OUTPUTS else title_of(statistic)
+
+
+def layers_at(statistics: pa.Table, step: int, model: str, images: int) -> pa.Table:
+    """A step of a run as the probe's table of layers, without intervals: each head's mean over the images."""
+    chosen = statistics.filter((pc.field("step") == step) & pc.field("layer").is_valid())
+    columns = {key: chosen[key] for key in ("layer", "module", "head", "statistic")}
+    count = len(chosen)
+    empty = pa.nulls(count, pa.float64())
+    columns |= {"model": pa.array([model] * count, pa.string()), "mean": chosen["value"]}
+    columns |= {"low": empty, "high": empty, "images": pa.array([images] * count, pa.int64())}
+    return pa.table(columns, schema=LAYERS_SCHEMA)
+
+
+def as_probed(run: PretrainRun) -> pa.Table:
+    """The end of a run under its name, and its start under the name of random weights."""
+    steps, crops = steps_in(run.statistics), run.summary["crops"]
+    start = layers_at(run.statistics, steps[0], with_random_weights(run.name), crops)
+    return pa.concat_tables([layers_at(run.statistics, steps[-1], run.name, crops), start])
+
+
+def spread_steps(steps: Sequence[int], most: int) -> list[int]:
+    """At most so many of the steps, the first and the last among them, even in their order."""
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
+    return [steps[place] for place in dict.fromkeys(places.tolist())]
+
+
+def map_values(maps: pa.Table, step: int, layer: int) -> Array:
+    """The weights of the query on all patches, row by row, at a step in a layer; empty where there are none."""
+    chosen = maps.filter((pc.field("step") == step) & (pc.field("layer") == layer)).sort_by("patch")
+    return np.asarray(chosen["value"].to_numpy(), dtype=np.float64)
