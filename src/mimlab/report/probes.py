@@ -47,6 +47,7 @@ _STYLES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))  # a round of colours each
 _LEAST_SHARE = 0.3  # of the axis, for the data; a baseline that would leave less is named at the edge
 _LEAST_SPAN = 0.005  # of the baselines' own size: below it, differences are rounding
 _COLUMNS = 2
+_TITLE = 28  # letters of a title that fit above a panel
 _MOST_BESIDE = 4  # models that a legend in the place of a panel has room for
 
 
@@ -105,7 +106,7 @@ def draw_depth(
 
 def _depth_panel(axes: Axes, layers: pa.Table, shown: Sequence[_Shown], statistic: str, before: str) -> str:
     """Draw one statistic of all models; returns what is to be seen in words."""
-    axes.set_title(title_of(statistic), loc="left")
+    axes.set_title(fill(title_of(statistic), _TITLE), loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     words, extent = [], []
     for one in shown:
@@ -262,7 +263,7 @@ def _heads_panel(
     told = [", ".join(f"{kind} {span(baseline(model, statistic, kind), 3)}" for kind in _LINES)]
     if np.isfinite(chance).any():
         told.append(f"random weights {format_number(float(np.nanmean(chance)), 3)} (mean)")
-    axes.set_title(title_of(statistic), loc="left", pad=8 + 13 * len(told))
+    axes.set_title(fill(title_of(statistic), _TITLE), loc="left", pad=8 + 13 * len(told))
     above = {"transform": axes.transAxes, "fontsize": 10, "color": FAINT, "va": "bottom"}
     axes.text(0, 1.02, "\n".join(told), **above).set_in_layout(False)  # type: ignore[arg-type]
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
