@@ -12,7 +12,9 @@ they are loaded: of another depth or patch they would load in part, and train fr
 
 from __future__ import annotations
 
+import copy
 import errno
+import inspect
 import io
 import json
 import os
@@ -26,7 +28,7 @@ import torch
 from torch import nn
 
 from mimlab.probing.hugging import quiet
-from mimlab.probing.preprocessing import HALF
+from mimlab.probing.preprocessing import IMAGENET
 from mimlab.runs import InputError
 from mimlab.runs.files import replacing
 
@@ -75,7 +77,7 @@ def write_checkpoint(folder: Path, step: int, encoder: nn.Module) -> Path:
 
 def preprocessor_settings(side: int) -> dict[str, Any]:
     """The settings of transformers' ViTImageProcessor that make of a picture what the encoder was trained on."""
-    mean, std = HALF
+    mean, std = IMAGENET
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
@@ -107,14 +109,10 @@ def load_encoder(encoder: nn.Module, start: Path) -> None:
     `start` is a pretraining run (its last checkpoint) or a checkpoint. Raises InputError where there is none, and
     where it belongs to another configuration: key by key.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     source = latest_checkpoint(start)
     try:
         there = json.loads((source / "config.json").read_bytes())
-        weights = load_file(source / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"start: {source} cannot be read: {str(error).splitlines()[0]}") from None
     here = encoder.config.to_dict()
     refuse_differences(
@@ -122,13 +120,34 @@ def load_encoder(encoder: nn.Module, start: Path) -> None:
         {key: here[key] for key in SHAPES if key in there and key in here},
         f"start: {source} is an encoder of another configuration",
     )
-    own = encoder.state_dict()
-    needed = {key for key in own if not any(part in key for part in REDRAWN)}
-    odd = sorted(needed ^ {key for key in weights if not any(part in key for part in REDRAWN)})
-    odd += [key for key in sorted(own.keys() & weights.keys()) if own[key].shape != weights[key].shape]
-    if odd:
-        raise InputError(f"start: {source} holds other weights than this encoder: {_few(odd)}")
-    encoder.load_state_dict({key: weights[key] for key in own if key in weights}, strict=False)
+    weights = _weights_for(encoder, source)
+    encoder.load_state_dict(encoder.state_dict() | weights)
+
+
+def _weights_for(encoder: nn.Module, source: Path) -> dict[str, Any]:
+    """The weights of a checkpoint by the names that this encoder gives them, all that it needs."""
+    kind = type(encoder)
+    parts = {"use_mask_token": "embeddings.mask_token", "add_pooling_layer": "pooler.dense.weight"}
+    known, own = inspect.signature(kind).parameters, encoder.state_dict()
+    options = {option: key in own for option, key in parts.items() if option in known}
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            loaded, found = kind.from_pretrained(
+                source,
+                config=copy.deepcopy(encoder.config),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                **options,
+            )
+    except Exception as error:  # what transformers and safetensors raise on damaged files is not documented
+        raise InputError(f"start: {source} cannot be read: {str(error).splitlines()[0]}") from None
+    odd = {*found["missing_keys"], *found["unexpected_keys"], *(one[0] for one in found["mismatched_keys"])}
+    other = sorted(key for key in odd if not any(part in key for part in REDRAWN))
+    if other:
+        raise InputError(f"start: {source} holds other weights than this encoder: {_few(other)}")
+    weights: dict[str, Any] = loaded.state_dict()
+    return {key: weights[key] for key in own if key not in found["missing_keys"]}
 
 
 def refuse_differences(there: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
