@@ -16,7 +16,6 @@ from mimlab.training.crops import (
     FolderCrops,
     class_count,
     held_out_source,
-    stream,
     training_source,
 )
 from mimlab.training.photographs import HELD_OUT, LEFT_OUT, TRAINING, Photograph
@@ -153,9 +152,9 @@ def test_labels_are_the_folders_own_folders(tmp_path):
 def test_a_stream_can_start_at_any_number_with_any_workers(tmp_path, workers):
     for value in range(7):
         paint(tmp_path, f"{value}.png", 30 * value)
-    source = FolderCrops(tmp_path, 16, batch_size=3)
+    source = FolderCrops(tmp_path, 16, batch_size=3, workers=workers)
     state = torch.get_rng_state()
-    streamed = list(stream(source, range(2, 9, 3), workers))
+    streamed = list(source.batches(iter(range(2, 9, 3))))
     assert len(streamed) == 3
     assert all(map(equal, streamed, (source.batch(number) for number in (2, 5, 8))))
     assert torch.equal(torch.get_rng_state(), state)

@@ -3,8 +3,8 @@
 A crop is a square window, wherever it fits with equal probability, resized (bilinear, antialiased) to `side` pixels.
 `Crops` keeps its photographs in memory as 8 bits and cuts many crops of each: a photograph uniformly, then the side
 of the window uniformly between two numbers of pixels. `FolderCrops` opens a file for each crop, each once in an
-epoch: a permutation of the files per epoch, and windows by their share of the largest square's area. `stream` reads
-either ahead with workers, in order, from any number on.
+epoch: a permutation of the files per epoch, and windows by their share of the largest square's area. Either gives its
+batches in order, from any number on.
 
 What would mislead: a hold-out of crops. What is held out here is a photograph, or the user's own second folder.
 """
@@ -52,6 +52,9 @@ class Source(Protocol):
     def batch(self, number: int) -> Batch:
         """Batch `number`, from 0 on, always the same."""
 
+    def batches(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        """The batches of these numbers, in this order, read ahead where the source has workers."""
+
 
 class Crops:
     """Crops of a few large photographs, all of them in memory.
@@ -94,13 +97,17 @@ class Crops:
         ]
         return Batch(torch.stack(crops).float().div_(255), labels)
 
+    def batches(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        return map(self.batch, numbers)
+
 
 class FolderCrops:
     """A crop of each image of a folder, an epoch after the other.
 
     folder: images, those in its own folders included. With two or more of these a label says in which one an image
     lies; else, which image it is. side: of the crops, in pixels. scale: least and largest share that a window has of
-    the largest square's area. batch_size, seed, purpose: as for `Crops`.
+    the largest square's area. batch_size, seed, purpose: as for `Crops`. workers: processes that read ahead; what they
+    read does not depend on them.
 
     Raises InputError where there are fewer images than a batch has, and from `batch` where more of them than that
     cannot be used: not an image, or with a side shorter than the crop.
@@ -114,11 +121,12 @@ class FolderCrops:
         batch_size: int = 64,
         seed: int = 0,
         purpose: str = "training",
+        workers: int = 0,
     ) -> None:
         self.folder = Path(folder)
         self.paths = find_images(self.folder)
         self.side, self.scale, self.batch_size = side, scale, batch_size
-        self.seed, self.purpose = seed, purpose
+        self.seed, self.purpose, self.workers = seed, purpose, workers
         self.labels = _labels(self.folder, self.paths)
         self.images, self.classes = len(self.paths), max(self.labels) + 1
         if self.images < batch_size:
@@ -151,6 +159,16 @@ class FolderCrops:
             else:
                 raise InputError(_unusable(self.folder, skipped))
         return Batch(torch.stack(crops).float().div_(255), torch.tensor(labels), tuple(skipped))
+
+    def batches(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        loader = DataLoader(
+            cast(Any, _Numbered(self)),
+            batch_size=None,
+            sampler=cast(Any, numbers),
+            num_workers=self.workers,
+            generator=torch.Generator(),  # else the loader would draw from the global one
+        )
+        return iter(loader)
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The image of this place in its epoch, then those after it, which stand in for one that is unusable."""
@@ -206,7 +224,7 @@ def training_source(config: PretrainConfig, purpose: str = "training") -> Source
         return Crops(paths, side, data.crop, data.batch_size, config.seed, purpose)
     if not set(config.objective.names) & {"simclr", "moco-v3", "dino"}:
         side = config.network.image_size
-    return FolderCrops(data.images, side, data.scale, data.batch_size, config.seed, purpose)
+    return FolderCrops(data.images, side, data.scale, data.batch_size, config.seed, purpose, data.workers)
 
 
 def held_out_source(config: PretrainConfig, batch_size: int | None = None) -> Source:
@@ -236,18 +254,3 @@ class _Numbered:
 
     def __getitem__(self, number: int) -> Batch:
         return self.source.batch(number)
-
-
-def stream(source: Source, numbers: Iterable[int], workers: int = 0) -> Iterator[Batch]:
-    """Batches of these numbers in this order, made by so many worker processes ahead of time; 0: made on demand.
-
-    What they hold does not depend on the workers. Raises InputError as the source does.
-    """
-    loader = DataLoader(
-        _Numbered(source),
-        batch_size=None,
-        sampler=cast(Any, numbers),
-        num_workers=workers,
-        generator=torch.Generator(),  # else the loader would draw from the global one
-    )
-    return iter(loader)

@@ -20,9 +20,9 @@ import torch
 from kornia.geometry.transform import crop_and_resize
 from torch import Generator, Tensor
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of the channels of ImageNet's images."""
+from mimlab.probing.preprocessing import IMAGENET
+
+MEAN, STD = IMAGENET
 
 BLURRED_FROM = 96
 
