@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mimlab.probing.capture import capture
     from mimlab.probing.layout import Layout
     from mimlab.runs import InputError
+    from mimlab.studies.pretrain import pretrain
     from mimlab.studies.probe import probe
     from mimlab.studies.single import simulate
     from mimlab.world import Latent, World
@@ -27,6 +28,7 @@ __all__ = [
     "World",
     "capture",
     "judge",
+    "pretrain",
     "probe",
     "simulate",
 ]
@@ -39,6 +41,7 @@ _HOMES = {
     "World": "mimlab.world",
     "capture": "mimlab.probing.capture",
     "judge": "mimlab.claims",
+    "pretrain": "mimlab.studies.pretrain",
     "probe": "mimlab.studies.probe",
     "simulate": "mimlab.studies.single",
 }

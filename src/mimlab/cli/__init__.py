@@ -15,8 +15,9 @@ COMMANDS = {
     "simulate": "Simulate one world, and judge the claims on it.",
     "gap": "Measure the information gap of photographs.",
     "scale": "Simulate one world over a range of P, and fit its exponents.",
+    "pretrain": "Pretrain a vision transformer, and watch its attention form.",
     "probe": "Measure how diverse and how local the attention of vision transformers is.",
-    "compare": "Put probe runs beside each other, in one table and one page.",
+    "compare": "Put runs beside each other, in one table and one page.",
     "reproduce": "Judge every claim of the theory, and write the report.",
 }
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 
 _SHOWN = ("distance", "entropy", "nmi", "diversity", "prefix_mass")
 """Statistics that a terminal has room for, where they were measured."""
+
+_EVALUATED = {
+    "knn": "kNN",
+    "linear": "linear probe",
+    "model": "loss, held out",
+    "image_mean": "of the image mean",
+    "nearest_patch": "of the nearest patch",
+}
+"""What is evaluated at checkpoints, as a terminal calls it."""
 
 Record = Mapping[str, Any]
 
@@ -98,6 +108,27 @@ def show_probe(console: Console, summary: Record, layers: "pa.Table") -> None:
         console.print(table)
     if summary["images_per_second"]:
         console.print(f"{format_number(summary['images_per_second'], 3)} images per second")
+
+
+def show_pretraining(console: Console, summary: Record) -> None:
+    """One run: how it ended, what it learned at its first and last checkpoint, and alarms."""
+    steps = f"{summary['step']} of {summary['steps']} steps in {summary['seconds'] / 60:.1f} minutes"
+    facts = {
+        "objective": summary["objective"],
+        "status": summary["status"],
+        "trained": f"{steps}, {format_number(summary['images_per_second'], 3)} images per second",
+        "loss": format_number(summary["loss"]),
+    }
+    console.print(_grid(facts))
+    records = summary["evaluation"]
+    names = [name for name in _EVALUATED if any(name in record for record in records)]
+    if names:
+        table = _table("step", *(_EVALUATED[name] for name in names))
+        for record in records if len(records) < 2 else (records[0], records[-1]):
+            _add(table, str(record["step"]), [record.get(name, nan) for name in names])
+        console.print(table)
+    for alarm in summary["alarms"]:
+        console.print(Text(alarm, style="red"))
 
 
 def show_comparison(console: Console, summary: Record, layers: "pa.Table") -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter
 from docstring_parser import parse
@@ -178,4 +178,6 @@ def _metavar(hint: Any) -> str:
     """The kinds of value that a type takes; one kind stands also for a list of it."""
     if get_origin(hint) is tuple:
         return _metavar(get_args(hint)[0])
+    if get_origin(hint) is Literal:
+        return "|".join(get_args(hint))
     return "|".join(dict.fromkeys(_METAVARS.get(arm) or _metavar(arm) for arm in arms(hint)))

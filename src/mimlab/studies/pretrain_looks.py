@@ -1,0 +1,164 @@
+"""What a pretraining run looks at while it trains, and what it makes of that at the end.
+
+Each look is a file of its own, `looks/statistics-000123.parquet`: a run that goes on from an earlier state writes
+the same again. Looks at the attention come as the configuration says; at checkpoints the features are evaluated, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mimlab.runs.tables import read_table, write_table
+from mimlab.training.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from mimlab.training.evaluation import Labelled
+    from mimlab.training.loop import Outcome
+    from mimlab.training.objectives import Objective
+
+PARTS = "looks"
+EVALUATION = "evaluation.jsonl"
+PROBED = 20
+"""Crops of each half of each photograph, for kNN and linear probe."""
+RECONSTRUCTED = 6
+"""Crops that are drawn with their reconstruction."""
+
+
+class Looks:
+    """Called by the training loop with the steps done and the objective."""
+
+    def __init__(self, config: PretrainConfig, folder: Path, steps: int) -> None:
+        from mimlab.training.crops import held_out_source
+        from mimlab.training.views import centre, standardise
+        from mimlab.training.watching import Watching
+
+        side = config.network.image_size
+        self.config, self.folder = config, folder
+        self._crops = centre(held_out_source(config, config.watching.crops).batch(0).pixels, side)
+        self._watching = Watching(standardise(self._crops))
+        self._checkpoints = frozenset(config.watching.checkpoint_steps(steps))
+        self._query = (config.network.grid // 2) * config.network.grid + config.network.grid // 2
+        self._probed: tuple[Labelled, Labelled] | None = None
+
+    def __call__(self, step: int, objective: Objective) -> None:
+        """Measure attention and outputs; at checkpoints also what was learned."""
+        from mimlab.training.checkpoints import Journal
+
+        (self.folder / PARTS).mkdir(exist_ok=True)
+        write_table(self._part("statistics", step), self._watching.observe(objective, step))
+        write_table(self._part("maps", step), self._watching.query_maps(objective, step, self._query))
+        if step in self._checkpoints:
+            Journal(self.folder / EVALUATION).add({"step": step} | self._evaluated(objective))
+
+    def _part(self, kind: str, step: int) -> Path:
+        return self.folder / PARTS / f"{kind}-{step:06d}.parquet"
+
+    def _evaluated(self, objective: Objective) -> dict[str, float]:
+        """Which photograph, where photographs are few and known; reconstruction, where patches are masked."""
+        from mimlab.training.draws import generator
+        from mimlab.training.evaluation import reconstructed, which_photograph
+
+        found: dict[str, float] = {}
+        if self.config.data.images is None:
+            found |= which_photograph(objective.encoder, *self._labelled())
+        made = reconstructed(objective, self._watching.batch, generator(0, "reconstruction"))
+        return found | (made.losses if made is not None else {})
+
+    def _labelled(self) -> tuple[Labelled, Labelled]:
+        """Crops of the halves of the photographs trained on, the same for every run."""
+        import numpy as np
+        import torch
+
+        from mimlab.probing.images import open_image
+        from mimlab.training.draws import generator
+        from mimlab.training.evaluation import crops_of_halves
+        from mimlab.training.photographs import TRAINING
+
+        if self._probed is None:
+            photographs = [
+                torch.from_numpy(np.array(open_image(one.path))).permute(2, 0, 1) for one in TRAINING
+            ]
+            draws, side = generator(0, "evaluation"), self.config.network.image_size
+            self._probed = crops_of_halves(photographs, side, PROBED, draws, self.config.data.crop)
+        return self._probed
+
+    @property
+    def empty(self) -> pa.Table:
+        """No statistics."""
+        from mimlab.training.watching import SCHEMA
+
+        return SCHEMA.empty_table()
+
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """All looks, in order of steps: statistics, and maps of one query over one crop."""
+        statistics, maps = (
+            pa.concat_tables(
+                read_table(path) for path in sorted((self.folder / PARTS).glob(f"{kind}-*.parquet"))
+            )
+            for kind in ("statistics", "maps")
+        )
+        return statistics, maps
+
+    def summary(
+        self, objective: Objective, outcome: Outcome, log: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The run in figures and words."""
+        from mimlab.training.checkpoints import Journal
+        from mimlab.training.watching import find_alarms
+
+        if not self._watching.layers:  # another process made all looks
+            self._watching.observe(objective, outcome.step)
+        statistics, _ = self.tables()
+        config = self.config
+        speeds = sorted(record["images_per_second"] for record in log if record.get("images_per_second"))
+        last = log[-1] if log else {}
+        return {
+            "status": outcome.status,
+            "objective": " + ".join(config.objective.names),
+            "start": None if config.objective.start is None else str(config.objective.start),
+            "step": outcome.step,
+            "steps": outcome.steps,
+            "loss": last.get("loss"),
+            "images": str(config.data.images or "photographs of the dependencies"),
+            "held_out": str(config.data.held_out or "photographs of the dependencies, held out"),
+            "crops": config.watching.crops,
+            "parameters": sum(value.numel() for value in objective.encoder.parameters()),
+            "layers": self._watching.layers,
+            "evaluation": Journal(self.folder / EVALUATION).records(),
+            "alarms": [str(alarm) for alarm in find_alarms(statistics)],
+            "seconds": outcome.seconds,
+            "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+        }
+
+    def draw(
+        self,
+        objective: Objective,
+        summary: Any,
+        log: Sequence[Mapping[str, Any]],
+        statistics: pa.Table,
+        maps: pa.Table,
+    ) -> None:
+        """All figures, and the page."""
+        from mimlab.report.pretrain_page import Reconstructions, draw_pretrain_figures, write_pretrain_page
+        from mimlab.training.draws import generator
+        from mimlab.training.evaluation import reconstructed
+        from mimlab.training.watching import find_alarms
+
+        def picture(crops: Any) -> Any:
+            return crops.permute(0, 2, 3, 1).numpy()
+
+        batch = self._watching.batch
+        made = reconstructed(objective, batch[:RECONSTRUCTED], generator(0, "reconstruction"))
+        shown = None
+        if made is not None:
+            title = f"step {summary['step']}"
+            shown = Reconstructions(picture(made.crops), made.seen.numpy(), {title: picture(made.predicted)})
+        (self.folder / "figures").mkdir(exist_ok=True)
+        crop = (picture(self._crops[:1])[0] * 255).round().astype("uint8")
+        alarmed = [alarm.step for alarm in find_alarms(statistics)]
+        figures = draw_pretrain_figures(self.folder, summary, log, statistics, maps, crop, shown, alarmed)
+        write_pretrain_page(self.folder, summary, log, statistics, figures)
