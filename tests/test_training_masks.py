@@ -68,6 +68,14 @@ def test_ordered_noise_sorts_the_visible_first_and_all_in_order():
     for mask, order in zip(masks, ordered_noise(masks).argsort(-1), strict=True):
         expected = [p for p in range(16) if not mask[p]] + [p for p in range(16) if mask[p]]
         assert order.tolist() == expected
+    assert all(len(set(row)) == 16 for row in ordered_noise(masks).tolist())  # ties may be sorted either way
+
+
+def test_the_last_block_loses_patches_on_any_side():
+    """One patch of a block of five or more: in the middle of the grid on average, rows and columns alike."""
+    patches = block_masks(2000, 8, 1, generator(0)).nonzero()[:, 1]
+    assert abs((patches // 8).float().mean() - 3.5) < 0.25
+    assert abs((patches % 8).float().mean() - 3.5) < 0.25
 
 
 def test_patches_are_those_of_loops():
