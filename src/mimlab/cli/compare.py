@@ -1,4 +1,4 @@
-"""`mimlab compare`: probe runs beside each other."""
+"""`mimlab compare`: runs of the probe or of pretraining beside each other."""
 
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,21 @@ def compare(
     json: bool = False,
     session: Annotated[Session, Parameter(parse=False)],
 ) -> int:
-    """Put probe runs beside each other, in one table and one page.
+    """Put runs beside each other, in one table and one page.
 
     Nothing is measured again. Where the runs differ in what must be alike for
-    a comparison, as in the number of patches, it is said.
+    a comparison, as in the number of patches, it is said. Of pretraining runs
+    the page shows how attention formed in each; beside runs of the probe they
+    stand with the end of their training.
 
     Examples:
 
-      mimlab compare runs/mae runs/dino --out runs/both
+      mimlab compare runs/simmim runs/simclr --out runs/both
 
     Parameters
     ----------
     runs
-        Folders that mimlab probe wrote, at least two.
+        Folders that mimlab probe or mimlab pretrain wrote, at least two.
     out
         Folder of the comparison. Refused where it is not empty.
     overwrite

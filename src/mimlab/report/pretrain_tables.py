@@ -19,24 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mimlab.report.probe_tables import LayerRecord, ModelRecord, title_of, with_random_weights
+from mimlab.report.probe_tables import LayerRecord, ModelRecord, with_random_weights
 
 Array = NDArray[np.float64]
 Log = Sequence[Mapping[str, Any]]
 
-OUTPUTS = {
-    "mean_deviation": (
-        "Deviation, mean over patches",
-        "how far the directions of different images' outputs lie apart: 0 all alike, 1 spread evenly",
-    ),
-    "cls_deviation": ("Deviation, CLS", "the same of the CLS token, which masked objectives leave alone"),
-    "mean_rank": (
-        "Effective rank, mean over patches",
-        "how many dimensions the outputs of the batch span: from 1, all alike, to the smaller of images and channels",
-    ),
-    "cls_rank": ("Effective rank, CLS", "the same of the CLS token"),
-}
-"""Statistics of outputs: title, and what they say."""
+MAPS, PICTURE = "maps.parquet", "crop.png"
+"""Files of a run's folder: the query's maps, and the crop that it stands in."""
 
 LAYERS_SCHEMA = pa.schema(
     [
@@ -84,7 +73,7 @@ class PretrainSummary(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class PretrainRun:
-    """One run: how it is called (its folder's name), its summary, log and tables.
+    """One run: how it is called (its folder's name), its summary and tables.
 
     maps, picture: of the query that is followed, where there are any; picture is the crop, (h, w, 3) uint8.
     """
@@ -92,7 +81,6 @@ class PretrainRun:
     name: str
     summary: PretrainSummary
     statistics: pa.Table
-    log: Log = ()
     maps: pa.Table | None = None
     picture: NDArray[np.uint8] | None = None
 
@@ -141,11 +129,6 @@ def steps_in(table: pa.Table) -> list[int]:
 def layers_in(statistics: pa.Table) -> list[int]:
     """Every layer, from 0."""
     return sorted(int(layer) for layer in statistics["layer"].unique().to_pylist() if layer is not None)
-
-
-def name_of(statistic: str) -> str:
-    """Title with its unit in brackets, also of statistics of outputs."""
-    return OUTPUTS[statistic][0] if statistic in OUTPUTS else title_of(statistic)
 
 
 def layers_at(statistics: pa.Table, step: int, model: str, images: int) -> pa.Table:

@@ -1,7 +1,9 @@
-"""Probe runs beside each other: their tables joined, one set of figures, one page. Nothing is measured again.
+"""Runs beside each other: their tables joined, one set of figures, one page. Nothing is measured again.
 
-A model that several runs measured is named with its run. What differs between the runs (numbers of patches, images)
-is said among the warnings: entropies, information and NMI of different numbers of patches must not be compared.
+Runs of the probe give what they measured. A pretraining run gives the whole course of its training where all runs are
+such, and beside runs of the probe its end, with its start in the place of random weights. A model that several runs
+measured is named with its run, a pretraining run by its folder. What differs between the runs (numbers of patches,
+images) is said among the warnings: entropies, information and NMI of different numbers of patches must not be compared.
 """
 
 from __future__ import annotations
@@ -11,8 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from mimlab.report.pretrain_page import (
+    comparison_warnings,
+    draw_pretrain_comparison,
+    write_pretrain_comparison,
+)
+from mimlab.report.pretrain_tables import MAPS, PICTURE, PretrainRun, PretrainSummary, as_probed
 from mimlab.report.probe_page import (
     ProbeRun,
     draw_comparison_figures,
@@ -27,15 +36,17 @@ from mimlab.studies.single import versions
 
 NEEDED = ("models", "images", "source", "skipped", "warnings", "command", "versions")
 """Keys of a probe run's summary.json that a comparison reads."""
+TRAINED = tuple(PretrainSummary.__annotations__)
+"""The same of a pretraining run."""
 
 
 def run_comparison(
     runs: Sequence[str | Path], out: str | Path, *, overwrite: bool = False, command: str = ""
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Join probe runs into the run directory `out`; return its summary and its table of layers.
+    """Join runs of the probe or of pretraining into the run directory `out`; return its summary and table of layers.
 
     Raises InputError, before anything is written, for fewer than two runs, the same run twice, and a folder that is
-    no finished probe run.
+    no finished run of either.
     """
     folders = [Path(run) for run in runs]
     if len(folders) < 2:
@@ -45,18 +56,11 @@ def run_comparison(
         raise InputError(f"compare: {twice[0]} is given more than once; give each run once")
     RunDirectory(out, overwrite=overwrite).check()
     found = [_read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
-    models, layers = joined(found)
-    images = [(run.summary["images"], run.summary["source"]) for run in found]
-    warnings = [f"{run.name}: {one}" for run in found for one in run.summary["warnings"]]
-    known = {one for run in found for one in run.summary["warnings"]}
-    warnings += [one for one in warnings_of(models, layers) if one not in known]
-    if len(set(images)) > 1:
-        told = "; ".join(
-            f"{run.name}: {count} from {source}" for run, (count, source) in zip(found, images, strict=True)
-        )
-        warnings.append(
-            f"the runs measured different images ({told}): differences may be those of the images"
-        )
+    trained = [run for run in found if isinstance(run, PretrainRun)]
+    whole = len(trained) == len(found)
+    probed = [run if isinstance(run, ProbeRun) else _as_probe_run(run) for run in found]
+    models, layers = joined(probed)
+    images = [(run.summary["images"], run.summary["source"]) for run in probed]
     summary = {
         "status": "finished",
         "models": models,
@@ -64,17 +68,32 @@ def run_comparison(
             {"name": run.name, "folder": str(folder), "images": count, "source": source}
             for run, folder, (count, source) in zip(found, folders, images, strict=True)
         ],
-        "warnings": warnings,
+        "warnings": comparison_warnings(trained) if whole else _warnings(probed),
         "command": command,
         "versions": versions(),
     }
     with RunDirectory(out, overwrite=overwrite) as folder:
         (folder / "figures").mkdir(exist_ok=True)
-        write_comparison_page(folder, found, draw_comparison_figures(folder, found), command)
+        if whole:
+            write_pretrain_comparison(folder, trained, draw_pretrain_comparison(folder, trained), command)
+            write_table(folder / "statistics.parquet", _statistics(trained))
+        else:
+            write_comparison_page(folder, probed, draw_comparison_figures(folder, probed), command)
         write_toml(folder / "config.toml", {"runs": [str(one) for one in folders]})
         write_table(folder / "layers.parquet", layers)
         write_json(folder / "summary.json", summary)
     return summary, layers
+
+
+def _warnings(runs: Sequence[ProbeRun]) -> list[str]:
+    """Those of each run, and what must not be compared."""
+    found = [f"{run.name}: {one}" for run in runs for one in run.summary["warnings"]]
+    known = {one for run in runs for one in run.summary["warnings"]}
+    found += [one for one in warnings_of(*joined(runs)) if one not in known]
+    if len({(run.summary["images"], run.summary["source"]) for run in runs}) > 1:
+        told = "; ".join(f"{run.name}: {run.summary['images']} from {run.summary['source']}" for run in runs)
+        found.append(f"the runs measured different images ({told}): differences may be those of the images")
+    return found
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -87,16 +106,21 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read(folder: Path, name: str) -> ProbeRun:
-    """One run. Raises InputError where it is none of the probe."""
+def _read(folder: Path, name: str) -> ProbeRun | PretrainRun:
+    """One run. Raises InputError where it is neither of the probe nor of pretraining."""
     if not (folder / "summary.json").is_file():
         raise InputError(
-            f"{folder} is no finished run: it holds no summary.json; give folders that mimlab probe wrote"
+            f"{folder} is no finished run: it holds no summary.json; give folders that mimlab probe or mimlab pretrain "
+            "wrote"
         )
     summary = read_json(folder / "summary.json")
-    lacking = [key for key in NEEDED if key not in summary] if isinstance(summary, dict) else list(NEEDED)
-    if lacking or not (folder / "layers.parquet").is_file():
-        raise InputError(f"{folder} is no run of mimlab probe; give folders that mimlab probe wrote")
+    keys = set(summary) if isinstance(summary, dict) else set()
+    if keys.issuperset(TRAINED) and (folder / "statistics.parquet").is_file():
+        return _read_trained(folder, name, summary)
+    if not keys.issuperset(NEEDED) or not (folder / "layers.parquet").is_file():
+        raise InputError(
+            f"{folder} is no run of mimlab probe or mimlab pretrain; give folders that one of these wrote"
+        )
     layers = read_table(folder / "layers.parquet")
     if layers.schema != LAYERS_SCHEMA:
         raise InputError(
@@ -104,3 +128,43 @@ def _read(folder: Path, name: str) -> ProbeRun:
             "run mimlab probe again"
         )
     return ProbeRun(name, summary, layers)
+
+
+def _read_trained(folder: Path, name: str, summary: PretrainSummary) -> PretrainRun:
+    """A pretraining run, with the query that it followed where that was kept."""
+    from PIL import Image
+
+    statistics = read_table(folder / "statistics.parquet")
+    if not len(statistics) or not summary["layers"]:
+        raise InputError(
+            f"{folder}/statistics.parquet is empty: nothing was watched, so there is nothing to compare"
+        )
+    if not (folder / MAPS).is_file() or not (folder / PICTURE).is_file():
+        return PretrainRun(name, summary, statistics)
+    with Image.open(folder / PICTURE) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    return PretrainRun(name, summary, statistics, read_table(folder / MAPS), pixels)
+
+
+def _as_probe_run(run: PretrainRun) -> ProbeRun:
+    """The end of a pretraining run as the probe would have measured it."""
+    told = run.summary
+    summary: Any = {
+        "models": [run.model],
+        "images": told["crops"],
+        "source": told["held_out"],
+        "skipped": [],
+        "warnings": [*told["alarms"], *told["warnings"]],
+        "command": told["command"],
+        "versions": told["versions"],
+    }
+    return ProbeRun(run.name, summary, as_probed(run))
+
+
+def _statistics(runs: Sequence[PretrainRun]) -> pa.Table:
+    """The tables of all runs, each row with its run's name."""
+    tables = [
+        run.statistics.add_column(0, "run", pa.array([run.name] * len(run.statistics), pa.string()))
+        for run in runs
+    ]
+    return pa.concat_tables(tables)

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from mimlab.probing.callbacks import undisturbed
 from mimlab.runs.errors import InputError
+from mimlab.training.masks import image_of, patches_of
+from mimlab.training.views import to_unit
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -181,3 +183,44 @@ def reconstruction_losses(
     nearest_patch = (nearest / nearest.sum(-1, keepdim=True)) @ truth
     guesses = {"model": predicted.double(), "image_mean": image_mean, "nearest_patch": nearest_patch}
     return {name: float((one - truth)[hidden].square().mean()) for name, one in guesses.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstructed:
+    """What a masked objective made of crops.
+
+    losses: as of `reconstruction_losses`, in the units of the objective's own loss. crops, predicted: (B, 3, s, s) in
+    [0, 1]; predicted holds every patch, also the visible ones. seen: (B, s, s), true where a pixel was visible.
+    """
+
+    losses: dict[str, float]
+    crops: Tensor
+    predicted: Tensor
+    seen: Tensor
+
+
+def reconstructed(objective: Any, pixel_values: Tensor, generator: torch.Generator) -> Reconstructed | None:
+    """Mask crops as the objective does, and let it reconstruct them; None for one that masks nothing.
+
+    pixel_values: (B, 3, s, s), as the encoder takes them. generator: of the masks. Of a pair the masked part is asked.
+    Where patches are standardised one by one (norm_pixels), the picture is given each patch's own mean and deviation,
+    which the network did not predict.
+    """
+    masked = next((one for one in objective.modules() if hasattr(one, "reconstruct")), None)
+    if masked is None:
+        return None
+    like = next(objective.parameters())
+    masks = masked.masks(len(pixel_values), generator).to(like.device)
+    pixels = pixel_values.to(like.device, like.dtype)
+    with undisturbed(objective, like.device):
+        target, predicted = masked.reconstruct(pixels, masks)
+    side = masked.patch_size
+    grid = (pixels.shape[2] // side, pixels.shape[3] // side)
+    losses = reconstruction_losses(target, predicted, masks, grid)
+    made = predicted.float()
+    if masked.norm_pixels:
+        variance, mean = torch.var_mean(patches_of(pixels, side), -1, keepdim=True)
+        made = made * (variance + 1e-6).sqrt() + mean
+    visible = image_of((~masks).float()[..., None].expand_as(made), side)[:, 0].bool()
+    crops, filled = (to_unit(one).clamp(0, 1).cpu() for one in (pixels.float(), image_of(made, side)))
+    return Reconstructed(losses, crops, filled, visible.cpu())
