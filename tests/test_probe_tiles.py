@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import mimlab
 from mimlab.probing import compiled, tiles
+from mimlab.probing.watch import watch
 
 GRID = (6, 5)
 LAYOUT = mimlab.Layout(grid=GRID, prefix=2, patch_size=(4, 6))
@@ -77,3 +78,32 @@ def test_what_a_method_is_called():
     if not torch.cuda.is_available():
         with pytest.raises(mimlab.InputError, match="needs a CUDA GPU"):
             measured("triton", "core")
+
+
+@pytest.mark.parametrize("method", ["tiles", "compiled"])
+@pytest.mark.parametrize("low", [-1e4, -1e9, torch.finfo(torch.float32).min])
+def test_a_row_masked_by_finite_numbers_keeps_its_output(method, low):
+    """A mask that is the same for all keys of a query takes nothing away from any of them."""
+    if method == "compiled" and not shutil.which("c++"):
+        pytest.skip("needs a C++ compiler")
+    q = torch.randn(1, 2, 32, 8, generator=torch.Generator().manual_seed(2))
+    mask = torch.zeros(32, 32)
+    mask[5] = low
+    model = Attends()
+    with mimlab.capture(model, layout=LAYOUT, method=method) as capture:
+        output = model(q, q, q, mask)
+    # Logits near `low` are known to its rounding only: the row is compared with what they then are.
+    weights = (q.double() @ q.double().mT / 8**0.5).float().add(mask).double().softmax(-1)
+    assert torch.allclose(output.double(), weights @ q.double(), atol=2e-3 if low == -1e4 else 1e-5)
+    mass = weights[:, :, 2:, :2].sum(-1).mean(-1)
+    np.testing.assert_allclose(capture["prefix_mass"][:, 0], mass, atol=1e-4)
+
+
+def test_a_bias_in_half_precision_is_not_expanded():
+    """(1, 1, n, n) for 8 images of 4 heads stays one table."""
+    q = torch.randn(8, 4, 32, 8, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(3))
+    seen = []
+    with watch(Attends(), lambda attention: seen.append(attention.bias), LAYOUT) as watched:
+        watched._model(q, q, q, torch.zeros(1, 1, 32, 32, dtype=torch.bfloat16))
+    assert seen[0].shape == (8, 4, 32, 32)
+    assert seen[0].untyped_storage().nbytes() == 4 * 32 * 32

@@ -37,7 +37,7 @@ def rows(block: Tensor, work: Work, masked: bool) -> None:
     """What `mimlab.probing.tiles.rows` does, in float32 on the CPU; a mask needs no care here."""
     library = _library()
     assert library is not None and block.dtype == torch.float32 and block.is_contiguous()
-    written = (work.total, work.lse, work.entropy, work.square, work.distance, work.row, work.unit_row)
+    written = (work.total, work.top, work.entropy, work.square, work.distance, work.row, work.unit_row)
     library.mimlab_rows(
         _pointer(block),
         *(ctypes.c_int64(n) for n in block.shape),

@@ -66,9 +66,9 @@ class Extras:
         mean = weights.view(-1, layout.windows, H, r, N).mean(0).view(-1, r, N)
         table = torch.from_numpy(layout.offset_distances()).to(mean)
         far = distance_rows(table, slice(first, first + r))
-        total, lse, entropy, square, distance = mean.new_empty(5, len(mean), r)
+        total, top, entropy, square, distance = mean.new_empty(5, len(mean), r)
         sums, spare = self.mean_map, torch.empty_like(mean)
-        work = Work(far, spare, total, lse, entropy, square, distance, sums.row, sums.unit_row)
+        work = Work(far, spare, total, top, entropy, square, distance, sums.row, sums.unit_row)
         rows(mean.log_(), work, masked=True)
         sums.add(work)
 

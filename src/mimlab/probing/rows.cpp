@@ -35,10 +35,10 @@ inline float exponential(float x) {
 }  // namespace
 
 // logits: (maps, rows, patches), replaced by exponentials; the weights are these over their total.
-// distances: (rows, patches), alike for all maps. total, lse, entropy, square, distance: (maps, rows).
+// distances: (rows, patches), alike for all maps. total, tops, entropy, square, distance: (maps, rows).
 // row, unit_row: (maps, patches), sums over the rows are added to them.
 extern "C" void mimlab_rows(float* logits, int64_t maps, int64_t rows, int64_t patches, const float* distances,
-                            float* total, float* lse, float* entropy, float* square, float* distance, double* row,
+                            float* total, float* tops, float* entropy, float* square, float* distance, double* row,
                             double* unit_row, int threads) {
     const int64_t all = maps * rows;
 #pragma omp parallel num_threads(threads)
@@ -71,7 +71,7 @@ extern "C" void mimlab_rows(float* logits, int64_t maps, int64_t rows, int64_t p
             }
             const float scale = 1 / sum, unit = 1 / std::sqrt(squares);
             total[at] = sum;
-            lse[at] = top + std::log(sum);
+            tops[at] = top;
             entropy[at] = std::log(sum) - weighted * scale;
             square[at] = squares * scale * scale;
             distance[at] = length * scale;

@@ -23,14 +23,14 @@ class Work(NamedTuple):
 
     distances: d_ij of the rows' queries in pixels, (r, N). spare: as large as the block.
     Written: for each row, (m, r): total, the sum of the exponentials left in the block (the weights are the block over
-    it); lse, the log-sum-exp of the logits; entropy, square, distance: H(a), ‖a‖², Σ_j a_j d_j. For each map, (m, N):
+    it); top, the largest logit; entropy, square, distance: H(a), ‖a‖², Σ_j a_j d_j. For each map, (m, N):
     row, unit_row: sums over the rows of a and of a/‖a‖.
     """
 
     distances: Tensor
     spare: Tensor
     total: Tensor
-    lse: Tensor
+    top: Tensor
     entropy: Tensor
     square: Tensor
     distance: Tensor

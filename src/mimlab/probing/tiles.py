@@ -50,9 +50,8 @@ def rows(block: Tensor, work: Work, masked: bool) -> None:
     torch.exp(work.spare, out=block)
     torch.sum(block, -1, out=work.total)
     torch.sum(work.spare.mul_(block), -1, out=work.entropy)
-    log_total = work.total.log()
-    work.entropy.div_(work.total).neg_().add_(log_total)
-    torch.add(top.squeeze(-1), log_total, out=work.lse)
+    work.entropy.div_(work.total).neg_().add_(work.total.log())
+    work.top.copy_(top.squeeze(-1))
     norm = torch.linalg.vector_norm(block, dim=-1)
     torch.square(norm / work.total, out=work.square)
     torch.mul(block, work.distances, out=work.spare)
@@ -93,7 +92,7 @@ class Tiler:
         layout, B, H = attention.layout, attention.images, attention.heads
         p, N = layout.prefix, layout.patches
         sums = Sums.zeros(B * H, layout, attention.device)
-        mass, prefix = self._prefix(attention)
+        prefix_top, prefix_log, prefix = self._prefix(attention)
         output = None
         if attention.v is not None:
             output = self._empty_output(attention)
@@ -112,7 +111,10 @@ class Tiler:
             part.add(work)
             shares = torch.where(work.total == 0, 0, work.total.reciprocal())
             if prefix is not None:
-                taken = torch.sigmoid(mass[images, heads, queries] - work.lse.view(b, h, r))
+                # Logarithm of the masses' ratio, the largest logits first: far from 0 their sums would round.
+                ratio = prefix_top[images, heads, queries] - work.top.view(b, h, r)
+                ratio += prefix_log[images, heads, queries] - work.total.log().view(b, h, r)
+                taken = torch.sigmoid(ratio)
                 part.prefix_mass += taken.sum(-1, dtype=torch.float64).flatten()
             if observer is not None:
                 observer(block.mul_(shares.view(b, h, r, 1)), images, heads, queries)
@@ -151,16 +153,19 @@ class Tiler:
                     for heads in _cut(H, maps):
                         yield slice(image, image + 1), heads, part
 
-    def _prefix(self, attention: Attention) -> tuple[Tensor, Tensor | None]:
-        """Log-sum-exp of each patch query's prefix logits, (B, H, N), and their softmax, (B, H, N, p)."""
+    def _prefix(self, attention: Attention) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of each patch query's prefix logits: the largest and the log-sum-exp above it, (B, H, N), and their softmax,
+        (B, H, N, p), 0 where all are masked."""
         p, n = attention.layout.prefix, attention.layout.tokens
         if p == 0:
-            return torch.empty(0), None
+            return torch.empty(0), torch.empty(0), None
         shape = (attention.images, attention.heads, n - p, p)
         logits = torch.empty(shape, dtype=attention.dtype, device=attention.device)
         attention.fill(logits, slice(0, shape[0]), slice(0, shape[1]), slice(p, n), slice(0, p))
-        lse = logits.logsumexp(-1)
-        return lse, torch.where(lse[..., None] == -torch.inf, 0, logits.softmax(-1))
+        top = logits.amax(-1)
+        above = logits - top.clamp(min=torch.finfo(top.dtype).min)[..., None]
+        weights = torch.where(top[..., None] == -torch.inf, 0, logits.softmax(-1))
+        return top, above.logsumexp(-1), weights
 
     def _prefix_queries(self, attention: Attention) -> Tensor:
         """The output of the prefix tokens, which are no rows of the map but go on through the network."""
@@ -181,10 +186,10 @@ class Tiler:
 
     def _work(self, attention: Attention, part: Sums, queries: slice) -> Work:
         m, r, N = len(part.entropy), queries.stop - queries.start, attention.layout.patches
-        total, lse, entropy, square, distance = self._buffer("scalars", (5, m, r), attention)
+        total, top, entropy, square, distance = self._buffer("scalars", (5, m, r), attention)
         spare = self._buffer("spare", (m, r, N), attention)
         far = self._distances(attention, queries)
-        return Work(far, spare, total, lse, entropy, square, distance, part.row, part.unit_row)
+        return Work(far, spare, total, top, entropy, square, distance, part.row, part.unit_row)
 
     def _distances(self, attention: Attention, queries: slice) -> Tensor:
         """Distances from some queries to every patch; those of the last tile are kept."""

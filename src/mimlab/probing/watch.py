@@ -290,8 +290,9 @@ def _operands(
             x = x.repeat_interleave(q.shape[-3] // x.shape[-3], -3)
         return x.detach().reshape(*shape, n, x.shape[-1])
 
-    if bias is not None:
-        bias = bias.detach().expand(*q.shape[:-2], n, n)
-        bias = bias if bias.dim() == 4 else bias.reshape(*shape, n, n)
+    if bias is not None:  # widened before it is expanded, which then takes no memory
+        bias = bias.detach()
         bias = bias if bias.dtype in (torch.bool, torch.float64) else bias.float()
+        bias = bias.expand(*q.shape[:-2], n, n)
+        bias = bias if bias.dim() == 4 else bias.reshape(*shape, n, n)
     return {"q": wide(q), "k": wide(k), "v": wide(v), "bias": bias}
