@@ -171,7 +171,7 @@ def test_attention_is_shown_at_the_start_and_while_it_forms(tmp_path):
     run = run_of()
     figure = draw_attention_through_training(run.maps, PICTURE, run.model, tmp_path / "a.png")
     titles = [axes.get_title() for axes in figure.axes[:6]]
-    assert titles == ["image", "step 0", "step 4", "step 8", "step 16", "step 32"]
+    assert titles == ["image", "step 0", "step 1", "step 4", "step 8", "step 32"]
     last = figure.axes[11].images[1].get_array()  # the second row's last column
     expected = np.mean([attention(1, head, 32, 0.5)[0, QUERY] for head in range(HEADS)], 0)
     np.testing.assert_allclose(last, expected.reshape(4, 4))
@@ -221,6 +221,8 @@ def test_a_page_holds_what_was_given(tmp_path):
         "reconstructions",
     ]
     page = write_pretrain_page(tmp_path, told, log, table, figures).read_text()
+    with Image.open(tmp_path / "crop.png") as kept:
+        assert np.array_equal(np.array(kept), PICTURE)
     assert page.count("<img") == 6 and "<script" not in page and "http" not in page
     for words in (
         alarm,

@@ -9,6 +9,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from mimlab.runs import InputError
+from mimlab.training.config import DataConfig, NetworkConfig, ObjectiveConfig, PretrainConfig
 from mimlab.training.evaluation import (
     Labelled,
     crops_of_halves,
@@ -16,9 +17,13 @@ from mimlab.training.evaluation import (
     grey_standardised,
     linear_probe,
     nearest_neighbours,
+    reconstructed,
     reconstruction_losses,
     which_photograph,
 )
+from mimlab.training.objectives import build_objective
+from mimlab.training.objectives.masked import masked_error
+from mimlab.training.views import standardise, to_unit
 
 
 def generator(seed=0):
@@ -197,3 +202,53 @@ def test_no_guess_looks_at_what_is_masked():
     assert guesses["model"] == shifted["model"] == 0
     for name in ("image_mean", "nearest_patch"):
         assert shifted[name] > guesses[name] + 20  # 7 off in every pixel: a guess that saw it would follow
+
+
+def masked_objective(name="simmim", second=None, **options):
+    network = NetworkConfig(image_size=16, width=16, depth=2, heads=2, decoder_width=16)
+    return build_objective(
+        PretrainConfig(
+            ObjectiveConfig(name=name, second=second, **options), network, DataConfig(batch_size=4)
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["simmim", "mae"])
+def test_a_masked_objective_reconstructs_held_out_crops(name):
+    objective = masked_objective(name)
+    crops = torch.rand(6, 3, 16, 16, generator=generator())
+    state = torch.random.get_rng_state()
+    found = reconstructed(objective, standardise(crops), generator(1))
+    assert objective.training and torch.equal(torch.random.get_rng_state(), state)
+    torch.testing.assert_close(found.crops, crops)
+    masks = objective.masks(6, generator(1))
+    seen = (~masks).reshape(6, 4, 1, 4, 1).expand(6, 4, 4, 4, 4).reshape(6, 16, 16)
+    assert torch.equal(found.seen, seen)
+    objective.eval()
+    with torch.no_grad():
+        target, predicted = objective.reconstruct(standardise(crops), masks)
+    assert found.losses == reconstruction_losses(target, predicted, masks, (4, 4))
+    assert found.losses["model"] == pytest.approx(float(masked_error(target, predicted, masks)), rel=1e-5)
+    patch = predicted[2, 5].reshape(4, 4, 3).permute(2, 0, 1)  # row 1, column 1
+    torch.testing.assert_close(found.predicted[2, :, 4:8, 4:8], to_unit(patch).clamp(0, 1))
+    again = reconstructed(objective, standardise(crops), generator(1))
+    assert again.losses == found.losses and torch.equal(again.predicted, found.predicted)
+
+
+def test_patches_standardised_one_by_one_get_their_own_mean_and_deviation_back():
+    objective = masked_objective(norm_pixels=True)
+    objective.predict = lambda pixels, masks: objective.target(pixels)  # one that is never wrong
+    crops = torch.rand(3, 3, 16, 16, generator=generator())
+    found = reconstructed(objective, standardise(crops), generator(1))
+    assert found.losses["model"] == 0
+    torch.testing.assert_close(found.predicted, crops, atol=1e-5, rtol=0)
+
+
+def test_a_pair_reconstructs_by_its_masked_part_and_contrast_not_at_all():
+    pixels = torch.randn(4, 3, 16, 16, generator=generator())
+    pair = masked_objective(second="simclr")
+    assert (
+        reconstructed(pair, pixels, generator(1)).losses
+        == reconstructed(pair.first, pixels, generator(1)).losses
+    )
+    assert reconstructed(masked_objective("simclr"), pixels, generator(1)) is None

@@ -30,9 +30,8 @@ def draw_attention_through_training(
 ) -> Figure:
     """One query's attention over a held-out crop: a row per layer, a column per step, colours as `draw_query_maps`.
 
-    Of many layers some are shown, the first and the last among them; of many steps the start, and some of the later
-    half of the list: where they are spaced evenly in log, attention forms there. Written to `path` (PNG); the figure
-    is returned.
+    Of many layers some are shown, the first and the last among them; of many steps the start, the end and three
+    between, spaced evenly in log. Written to `path` (PNG); the figure is returned.
     """
     layers = spread_steps(layers_in(maps), _ROWS)
     steps = _shown(steps_in(maps))
@@ -45,9 +44,13 @@ def draw_attention_through_training(
 
 
 def _shown(steps: Sequence[int]) -> list[int]:
-    """The start, and steps of the later half."""
-    few = len(steps) <= _PANELS
-    return list(steps) if few else [steps[0], *spread_steps(steps[len(steps) // 2 :], _PANELS - 1)]
+    """The start, and the steps nearest to 1/27, 1/9, 1/3 and all of the way: attention forms in logarithmic time."""
+    later = np.array([step for step in steps if step > 0])
+    if not later.size:
+        return list(steps)[:1]
+    wanted = np.log(later[-1]) - np.log(3) * np.arange(_PANELS - 2, -1, -1)
+    nearest = (int(later[np.abs(np.log(later) - one).argmin()]) for one in wanted)
+    return [steps[0], *dict.fromkeys(nearest)]
 
 
 def draw_attention_of_runs(runs: Sequence[PretrainRun], depth: int, path: str | Path) -> Figure:

@@ -19,6 +19,7 @@ from mimlab.probing.catalogue import CATALOGUE
 from mimlab.report.page import Section, write_page
 from mimlab.report.pretrain_sections import ends_section, evaluation_section
 from mimlab.report.pretrain_tables import (
+    PICTURE,
     Log,
     PretrainRun,
     PretrainSummary,
@@ -106,7 +107,10 @@ def draw_pretrain_figures(
     reconstructions: Reconstructions | None = None,
     alarmed: Sequence[int] = (),
 ) -> list[PretrainFigure]:
-    """Draw what there is into `folder`/figures. alarmed: the steps of alarms, marked in the curves."""
+    """Draw what there is into `folder`/figures. alarmed: the steps of alarms, marked in the curves.
+
+    The picture that the maps' query stands in is kept in the folder, since a comparison draws on it again.
+    """
     from mimlab.report.pretrain import draw_layers, draw_loss, draw_outputs
     from mimlab.report.pretrain_maps import draw_attention_through_training, draw_reconstructions
     from mimlab.report.probes import draw_depth
@@ -120,6 +124,9 @@ def draw_pretrain_figures(
     draw_outputs(statistics, outputs, alarmed)
     draw_depth(as_probed(run), [run.model], depth, before=START)
     if maps is not None and picture is not None:
+        from PIL import Image
+
+        Image.fromarray(picture).save(place / PICTURE)
         drawn.append(PretrainFigure("attention", "figures/attention.png"))
         draw_attention_through_training(maps, picture, run.model, place / drawn[-1].path)
     if reconstructions is not None:
