@@ -73,6 +73,14 @@ def test_info_nce_is_that_of_loops(temperature):
     assert 0 < sum(hits) < 6
 
 
+def test_similarities_are_not_rounded_under_autocast():
+    queries, keys = vectors(6, 3).float(), vectors(6, 3, place=1).float()
+    for loss in (nt_xent, info_nce):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = loss(queries, keys, 0.2)[0]
+        assert torch.equal(found, loss(queries, keys, 0.2)[0])
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_distillation_is_that_of_loops(count):
     student = [vectors(3, 5, place=v) for v in range(count)]

@@ -112,6 +112,17 @@ def test_the_encoder_takes_prepared_crops_of_any_side(options):
     assert torch.equal(hidden, inner)
 
 
+@every
+def test_half_precision_gives_nearly_the_same_loss(options):
+    objective = build_objective(configured(**options))
+    plain = objective.loss(crops(), generator(0))["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = objective.loss(crops(), generator(0))["loss"]
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(plain.item(), rel=0.05)  # batch norm magnifies small differences
+    half.backward()
+
+
 def test_objectives_of_one_seed_start_from_one_encoder():
     """Else a comparison of objectives would be one of draws, too."""
     encoders = [build_objective(configured(**options)).encoder for options in OBJECTIVES.values()]

@@ -33,6 +33,14 @@ def test_views_come_from_the_generator_alone(view):
     assert 0 <= one.min() < one.max() <= 1
 
 
+@pytest.mark.parametrize("view", [views.plain, views.strong])
+def test_views_are_not_rounded_under_autocast(view):
+    pixels = colourful()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = view(pixels, 16, generator(0))
+    assert torch.equal(found, view(pixels, 16, generator(0)))
+
+
 def test_plain_views_are_cuts_at_every_place_half_of_them_mirrored(ramp):
     view = views.plain(ramp, 16, generator(0))
     assert torch.equal(view[:, 2, 0, 0], ramp[:, 2, 0, 0])  # each of its own crop

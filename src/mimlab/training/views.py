@@ -78,11 +78,12 @@ def strong(
     scale: least and largest share of the crop's area. jitter: largest relative change of brightness, contrast and
     saturation, and largest turn of the hue (as a share of a full turn), for 80% of the images; 20% turn grey.
     """
-    view = resized_crop(pixels, side, generator, scale)
-    view = _apply(view, 0.8, generator, lambda chosen: colour_jitter(chosen, jitter, generator))
-    view = _apply(view, 0.2, generator, lambda chosen: _grey(chosen))
-    if side >= BLURRED_FROM:
-        view = _apply(view, 0.5, generator, lambda chosen: _blur(chosen, generator))
+    with torch.autocast(pixels.device.type, enabled=False):  # it would round the corners of the windows
+        view = resized_crop(pixels, side, generator, scale)
+        view = _apply(view, 0.8, generator, lambda chosen: colour_jitter(chosen, jitter, generator))
+        view = _apply(view, 0.2, generator, _grey)
+        if side >= BLURRED_FROM:
+            view = _apply(view, 0.5, generator, lambda chosen: _blur(chosen, generator))
     return view
 
 

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from math import cos, pi
 from typing import Any
 
+import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import normalize
 
 from mimlab.training import views
 from mimlab.training.crops import Batch
@@ -46,6 +48,14 @@ class Objective(nn.Module, ABC):  # type: ignore[misc]
         """The encoder's output for CLS: (B, width)."""
         hidden: Tensor = self.encoder(pixel_values, **options).last_hidden_state
         return hidden[:, 0]
+
+
+def cosines(one: Tensor, other: Tensor) -> Tensor:
+    """Cosine of each of (m, size) with each of (n, size): (m, n), in float32 or better whatever autocast says, since
+    low temperatures magnify what rounding leaves."""
+    wide = torch.promote_types(one.dtype, torch.float32)
+    with torch.autocast(one.device.type, enabled=False):
+        return normalize(one.to(wide), dim=-1) @ normalize(other.to(wide), dim=-1).T
 
 
 def momentum_at(start: float, progress: float) -> float:

@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from mimlab.training import views
 from mimlab.training.crops import Batch
 from mimlab.training.networks import follow, frozen_copy, perceptron
-from mimlab.training.objectives.base import Objective, momentum_at
+from mimlab.training.objectives.base import Objective, cosines, momentum_at
 
 SCALE = (0.15, 1.0)
 """Share of a crop's area in a view."""
@@ -96,20 +96,15 @@ def _with_accuracy(loss: Tensor, found: Tensor) -> dict[str, Tensor]:
 
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """SimCLR's loss of two views (B, size) each, and of all 2B whether the partner is the most similar."""
-    unit = _unit(torch.cat([one, other]))
-    logits = unit @ unit.T / temperature
-    logits = logits.masked_fill(torch.eye(len(unit), dtype=torch.bool, device=unit.device), -torch.inf)
-    partner = torch.arange(len(unit), device=unit.device).roll(len(one))
+    every = torch.cat([one, other])
+    logits = cosines(every, every) / temperature
+    logits = logits.masked_fill(torch.eye(len(every), dtype=torch.bool, device=every.device), -torch.inf)
+    partner = torch.arange(len(every), device=every.device).roll(len(one))
     return cross_entropy(logits, partner), logits.argmax(-1) == partner
 
 
 def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """MoCo v3's ctr of (B, size) each, key i being query i's, and of each whether its key is the most similar."""
-    logits = _unit(queries) @ _unit(keys).T / temperature
+    logits = cosines(queries, keys) / temperature
     own = torch.arange(len(queries), device=queries.device)
     return 2 * temperature * cross_entropy(logits, own), logits.argmax(-1) == own
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Of length 1, in float32 or better whatever autocast says: 1/τ magnifies what rounding leaves."""
-    return normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

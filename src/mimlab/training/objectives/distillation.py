@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import linear, log_softmax, normalize, softmax
+from torch.nn.functional import log_softmax, softmax
 
 from mimlab.training import views
 from mimlab.training.crops import Batch
 from mimlab.training.networks import SPREAD, follow, frozen_copy, perceptron
-from mimlab.training.objectives.base import Objective, momentum_at
+from mimlab.training.objectives.base import Objective, cosines, momentum_at
 
 GLOBAL, LOCAL = (0.4, 1.0), (0.05, 0.4)
 TEACHER_TEMPERATURE = 0.04
@@ -44,7 +44,7 @@ class Prototypes(nn.Module):  # type: ignore[misc]
         self.prototypes = nn.Parameter(torch.randn(count, size) * SPREAD)
 
     def forward(self, described: Tensor) -> Tensor:
-        return linear(normalize(self.layers(described), dim=-1), normalize(self.prototypes, dim=-1))
+        return cosines(self.layers(described), self.prototypes)
 
 
 class DINO(Objective):
@@ -82,7 +82,7 @@ class DINO(Objective):
             view = self._view(batch, self.local_side, LOCAL, generator)
             student.append(self.head(self.describe(view, interpolate_pos_encoding=True)))
         if self.training:
-            self._seen.append(teacher.float().mean((0, 1)))
+            self._seen.append(teacher.mean((0, 1)))
         return distilled(student, teacher, self.centre, self.temperature)
 
     def teach(self, view: Tensor) -> Tensor:
