@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import nan
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -125,7 +124,7 @@ def show_pretraining(console: Console, summary: Record) -> None:
     if names:
         table = _table("step", *(_EVALUATED[name] for name in names))
         for record in records if len(records) < 2 else (records[0], records[-1]):
-            _add(table, str(record["step"]), [record.get(name, nan) for name in names])
+            table.add_row(str(record["step"]), *(format_number(record.get(name), 3) for name in names))
         console.print(table)
     for alarm in summary["alarms"]:
         console.print(Text(alarm, style="red"))

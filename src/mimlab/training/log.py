@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -55,5 +56,5 @@ class RunLog:
         if self._board is None:
             self._board = SummaryWriter(str(self.folder / BOARD), flush_secs=10)
         for name, value in record.items():
-            if name != "step" and isinstance(value, int | float):
+            if name != "step" and isinstance(value, int | float) and isfinite(value):
                 self._board.add_scalar(name, value, record["step"])

@@ -40,6 +40,7 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 FREE = ("training.max_minutes", "data.workers")
 """Keys that may change when a run goes on: no weight depends on them."""
 SAVE_SECONDS = 30.0
+"""Between two states, as long as writing one takes less than a second."""
 
 
 class Objective(Protocol):
@@ -102,16 +103,17 @@ def pretrain(
     fabric: Fabric | None = None,
     on_step: OnStep | None = None,
     progress: Progress | None = None,
-    save_seconds: float = SAVE_SECONDS,
+    save_seconds: float | None = None,
 ) -> Outcome:
     """Train, in a folder that holds the log, the checkpoints and the state; go on where there is a state.
 
+    save_seconds: between two states, `SAVE_SECONDS` unless given; 0: after every step.
     Raises InputError where the state belongs to another configuration, key by key, and OSError in one line where the
     disk is full.
     """
     run = _Run(objective, source, config, folder, fabric or launch(config.training), on_step, progress)
     with torch.random.fork_rng(run.gpus):
-        return run.train(save_seconds)
+        return run.train(SAVE_SECONDS if save_seconds is None else save_seconds)
 
 
 class _Diverged(Exception):
