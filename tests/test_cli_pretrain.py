@@ -87,7 +87,7 @@ def test_a_run_is_written_and_can_be_repeated(objective, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert objective in shown.out and "6 of 6 steps" in shown.out and "written to run" in shown.err
     names = {path.name for path in Path("run").iterdir()}
-    assert names == WRITTEN | {"checkpoints", "figures", "tensorboard"}
+    assert names == WRITTEN | {"checkpoints", "crop.png", "figures", "tensorboard"}
     assert list(Path("run/figures").glob("*.png")) and Path("run/report.html").stat().st_size > 1000
     assert checkpoint_steps(Path("run")) == [0, 1, 6]
     summary = read_json(Path("run/summary.json"))
@@ -195,14 +195,16 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(monkeypatch, capsys):
             raise OSError(28, "the disk is full; make room, and go on with --resume", str(folder))
         save_state(folder, state)
 
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "save_state", full)
-    assert mimlab_("--out", "run") == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "SAVE_SECONDS", 0.0)
+        patched.setattr(loop, "save_state", full)
+        assert mimlab_("--out", "run") == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "the disk is full; make room, and go on with --resume" in err
     assert load_state(Path("run.partial"))["step"] == 2
-    monkeypatch.undo()
     assert mimlab_("--out", "run", "--resume") == 0
+    assert mimlab_("--out", "whole") == 0
+    same_runs("run", "whole")
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
