@@ -193,7 +193,8 @@ def draw_query_maps(
                         aspect=aspect * extent[1] / extent[2],
                     )
                     ratio = f"{format_number(top * layout.patches, 2)} × uniform"
-                    axes.text(0.5, -0.03, ratio, transform=axes.transAxes, ha="center", va="top", fontsize=10)
+                    below = {"ha": "center", "va": "top", "fontsize": 10 if columns < 6 else 8.5}
+                    axes.text(0.5, -0.03, ratio, transform=axes.transAxes, **below)
                     words.append(f"{titles[column - 1]} {format_number(top * layout.patches, 2)}")
                 for colour, width in (("white", 3.2), (COLOURS["paper"], 1.8)):
                     axes.add_patch(
@@ -202,7 +203,7 @@ def draw_query_maps(
             words[-len(titles)] = f"query in row {place[0]}, column {place[1]}: {words[-len(titles)]}"
             if rows is not None:
                 words[-len(titles)] = f"{rows[row]}, {words[-len(titles)]}"
-                beside = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 11}
+                beside = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9}
                 grid[row][0].text(-0.08, 0.5, rows[row], transform=grid[row][0].transAxes, **beside)
         for axes, title in zip(grid[0], ["image", *titles], strict=True):
             axes.set_title(fill(title, max(10, int(11 * WIDTH / columns))), fontsize=11)
