@@ -209,6 +209,13 @@ def test_what_a_folder_holds_that_cannot_be_used_is_skipped_and_listed(here, und
     assert [name for name, _ in summary["skipped"]] == ["corrupt.png", "cut.png", "strip.png"]
     assert summary["images"] == 9
     assert "3 of 12 images could not be used: corrupt.png: " in said.err
+    assert "more\n" not in said.err
+    for number in range(2):
+        Path(f"images/worse_{number}.png").write_bytes(b"nothing")
+    assert mimlab("probe", "mine:small", "--images", "images", "--out", "more") == 0
+    said = capsys.readouterr()
+    assert "5 of 14 images could not be used: corrupt.png: " in said.err
+    assert "; and 2 more\n" in said.err
 
 
 def in_another_process(number: int, by: signal.Signals, *tokens: str) -> subprocess.CompletedProcess:

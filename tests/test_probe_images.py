@@ -50,6 +50,18 @@ def test_a_list_is_kept_in_its_order_and_a_file_is_one(tmp_path):
     assert find_images(paths[0]) == paths[:1]
 
 
+def test_a_file_counts_once_whatever_leads_to_it(tmp_path):
+    """Given twice, by a folder and the one around it, by a path with detours, by a link."""
+    for name in ("a/0.png", "a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/again.png").symlink_to(tmp_path / "a/1.png")
+    one, two, three = (tmp_path / name for name in ("a/0.png", "a/1.png", "b/2.png"))
+    assert find_images([two, one, two]) == [two, one]
+    assert find_images([tmp_path / "a", tmp_path, tmp_path / "b/../a/0.png"]) == [one, two, three]
+    assert find_images(tmp_path / "b") == [three, tmp_path / "b/again.png"]
+
+
 def test_none_is_the_photographs_of_scikit_image():
     assert find_images(None) == sorted(bundled_photographs().values())
     assert len(find_images(None)) > 10
@@ -65,7 +77,7 @@ def test_nothing_found(tmp_path):
         find_images(tmp_path / "none")
     with pytest.raises(InputError, match="list is empty"):
         find_images([])
-    with pytest.raises(InputError, match=r"gone\.png is no file"):
+    with pytest.raises(InputError, match=r"gone\.png, and no such file"):
         find_images([tmp_path / "notes.txt", tmp_path / "gone.png"])
 
 

@@ -284,6 +284,19 @@ def test_images_none_of_which_can_be_used_are_refused_with_reasons(tmp_path):
         mimlab.probe(vit(), tmp_path)
 
 
+def test_an_image_given_again_counts_once(folder):
+    images = folder / "images"
+    found = mimlab.probe(
+        vit(), [images / "0.png", images, images / "1.png"], ["nmi"], random_weights=False, method="tiles"
+    )
+    assert found.table["image"].unique().to_pylist() == [f"{number}.png" for number in range(IMAGES)]
+    assert found.summary["images"] == IMAGES
+    assert (
+        "an image was given again 2 times, by another path or the same: each counts once"
+        in (found.summary["warnings"])
+    )
+
+
 def test_parts_on_disk_are_what_was_kept(found, tmp_path):
     from mimlab.studies.probe_parts import MOMENTS_SCHEMA, Part
 

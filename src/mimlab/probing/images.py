@@ -54,25 +54,29 @@ class Batch:
 
 
 def find_images(source: Path | Sequence[Path] | None) -> list[Path]:
-    """Image files: those in a folder and the folders inside it, sorted; of a list, as given; of None, the
-    photographs in scikit-image.
+    """Image files: those in a folder and the folders inside it, sorted; of a list of folders and files, in its order;
+    of None, the photographs in scikit-image. Each file once, whatever ways lead to it.
 
-    Only suffixes are looked at, SUFFIXES, and hidden files and folders are passed over. A single file is a
-    list of one. Raises InputError where a path does not exist or there is no image.
+    In folders only suffixes are looked at, SUFFIXES, and hidden files and folders are passed over. Raises InputError
+    where a path does not exist or there is no image.
     """
+    return each_once(every_image(source))
+
+
+def every_image(source: Path | Sequence[Path] | None) -> list[Path]:
+    """As `find_images`, but a file that is given twice is there twice."""
     if source is None:
         return sorted(bundled_photographs().values())
     if not isinstance(source, str | os.PathLike):
-        paths = [Path(path) for path in source]
-        absent = [str(path) for path in paths if not path.is_file()]
-        if absent or not paths:
-            raise InputError(f"images: {absent[0]} is no file." if absent else "images: the list is empty.")
-        return paths
+        given = [Path(path) for path in source]
+        if not given:
+            raise InputError("images: the list is empty; give folders or files.")
+        return [path for one in given for path in every_image(one)]
     source = Path(source)
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise InputError(f"images: there is no folder {source}; check the path.")
+        raise InputError(f"images: there is no folder {source}, and no such file; check the path.")
     found = []
     for folder, inner, files in os.walk(source):
         inner[:] = [name for name in inner if not name.startswith(".")]
@@ -84,6 +88,14 @@ def find_images(source: Path | Sequence[Path] | None) -> list[Path]:
             f"images: folder {source} holds no image{others}; give one with PNG, JPEG or the like."
         )
     return images
+
+
+def each_once(paths: Sequence[Path]) -> list[Path]:
+    """The first of all paths that lead to one file, by links or from other folders."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        first.setdefault(os.path.realpath(path), path)
+    return list(first.values())
 
 
 def open_image(path: Path) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 from mimlab.dynamics.integrators import Progress
 from mimlab.probing.capture import names_of
 from mimlab.probing.catalogue import baselines
-from mimlab.probing.images import batches, find_images
+from mimlab.probing.images import batches, each_once, every_image
 from mimlab.probing.layout import Layout
 from mimlab.probing.models import NamedModel
 from mimlab.report.probe_tables import ProbeSummary, layout_of, warnings_of, with_random_weights
@@ -25,6 +25,7 @@ from mimlab.studies.probe_parts import LAYERS_SCHEMA, Parts, layers_of, offsets_
 from mimlab.studies.probe_subjects import Subject, measured, on_device, tried
 from mimlab.studies.single import versions
 
+SHOWN = 3  # files named in a warning
 BUNDLED = "scikit-image's photographs"
 
 Collected = tuple[pa.Table, pa.Table | None, pa.Table | None]
@@ -41,10 +42,11 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A run that can be done: every model has been tried."""
+    """A run that can be done: every model has been tried. repeated: how often a file was given again."""
 
     config: ProbeConfig
     paths: Sequence[Path]
+    repeated: int
     subjects: Sequence[Subject]
     variants: Sequence[Variant]
 
@@ -52,8 +54,8 @@ class Plan:
     def of(cls, config: ProbeConfig, loads: dict[str, Callable[[], NamedModel]]) -> Plan:
         """Try every model. Raises InputError for whatever stands in the way."""
         names_of(config.statistics)
-        sources = [None] if config.images is None else config.images
-        paths = [path for source in sources for path in find_images(source)]
+        given = every_image(config.images)
+        paths = each_once(given)
         subjects, variants = [], []
         for name in config.models:
             subject = tried(loads[name], paths, config)
@@ -63,7 +65,7 @@ class Plan:
             if draw is not None:
                 label = with_random_weights(name)
                 variants.append(Variant(label, subject, partial(_redrawn, subject.load, config.seed)))
-        return cls(config, paths, subjects, variants)
+        return cls(config, paths, len(given) - len(paths), subjects, variants)
 
     def measure(self, parts: Parts, progress: Progress | None) -> None:
         """Measure whatever parts there are not."""
@@ -122,9 +124,15 @@ class Plan:
             if self.config.random_weights and model["name"] not in drawn
         ]
         warnings += warnings_of(models, layers)
+        if self.repeated:
+            times = "once" if self.repeated == 1 else f"{self.repeated} times"
+            warnings.append(
+                f"an image was given again {times}, by another path or the same: each counts once"
+            )
         if skipped:
-            named = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-            warnings.append(f"{len(skipped)} of {len(self.paths)} images could not be used: {named}")
+            named = "; ".join(f"{name}: {reason}" for name, reason in skipped[:SHOWN])
+            more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+            warnings.append(f"{len(skipped)} of {len(self.paths)} images could not be used: {named}{more}")
         said = self.config.images
         return {
             "status": "finished",
