@@ -8,9 +8,11 @@ The model's outputs stay what they are within rounding (1e-5). Statistics are th
 patches alone, for each image, layer and head; `mimlab.probing.catalogue` says what each means.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,7 @@ from mimlab.probing.layout import Layout
 from mimlab.probing.methods import Method
 from mimlab.probing.sums import Sums, finish
 from mimlab.probing.watch import watch
+from mimlab.runs.checks import items_of
 from mimlab.runs.errors import InputError
 
 SCHEMA = pa.schema(
@@ -65,17 +68,22 @@ def capture(
     or between other tokens, when it happens or when the context ends.
     """
     wanted = names_of(statistics)
-    found = Capture(wanted, None if heads is None else list(heads), Method(method))
-    with watch(model, found.on_attention, layout, layers):
+    _check_model(model, layout)
+    numbers = _listed("heads", heads, "numbers from 0", Integral)
+    places = _listed(
+        "layers", layers, "places in the forward pass from 0 and names of modules", Integral | str
+    )
+    found = Capture(wanted, numbers, Method(method))
+    with watch(model, found.on_attention, layout, places):
         yield found
     found.close()
 
 
 def names_of(statistics: str | Sequence[str]) -> tuple[str, ...]:
     """The names that a choice of statistics stands for, each once. Raises InputError for a name that is none."""
-    chosen = [statistics] if isinstance(statistics, str) else list(statistics)
+    several = statistics if not isinstance(statistics, str) else [statistics]
     names: dict[str, None] = {}
-    for name in chosen:
+    for name in map(str, items_of("statistics", several, 'names, or "core", or "all"')):
         found = {"core": CORE, "all": ALL}.get(name) or of_codebase(name) or [name]
         names.update(dict.fromkeys(found))
     for name in names:
@@ -83,6 +91,28 @@ def names_of(statistics: str | Sequence[str]) -> tuple[str, ...]:
             known = ", ".join(["core", "all", *CATALOGUE, *CONVENTIONS])
             raise InputError(f'no statistic is called "{name}"; known are {known}')
     return tuple(names)
+
+
+def _check_model(model: object, layout: object) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"model = {model!r} must be a torch.nn.Module; `mimlab.probe` takes models by name, too"
+        )
+    if layout is not None and not isinstance(layout, Layout):
+        raise InputError(
+            f"layout = {layout!r} must be a Layout, as Layout(grid=(14, 14), prefix=1, patch_size=(16, 16)) "
+            "of mimlab.probing.layout; leave it out to read it off the model"
+        )
+
+
+def _listed(name: str, given: Any, kind: str, types: Any) -> list[Any] | None:
+    """A choice of layers or heads as a list. Raises InputError where it is none."""
+    if given is None:
+        return None
+    items = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    if not items or not all(isinstance(item, types) and not isinstance(item, bool) for item in items):
+        raise InputError(f"{name} = {given!r} must be a list of {kind}, at least one; leave it out for all")
+    return [int(item) if isinstance(item, Integral) else item for item in items]
 
 
 def _per(statistic: str) -> str:
@@ -176,6 +206,8 @@ class Capture:
 
     def on_attention(self, attention: Attention) -> Tensor | None:
         """Measure one call, and return the output that takes the place of its own."""
+        if not attention.images:
+            raise InputError(f'"{attention.module}" was given a batch of 0 images; give at least one')
         extras = Extras.of(attention) if self._extras else None
         output, sums = self._method.attend(attention, None if extras is None else extras.observe)
         layer = self._layers.setdefault(attention.layer, _Layer(attention.module, attention.layout))

@@ -8,7 +8,7 @@ tables, to the last bit where processor, library versions and number of threads 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -83,10 +83,11 @@ def probe(
     from mimlab.studies.probe_subjects import named_module
 
     given = [model] if isinstance(model, str | NamedModel) or not isinstance(model, Sequence) else list(model)
+    load_kept = lru_cache(1)(load_model)
     loads: dict[str, Callable[[], NamedModel]] = {}
     for one in given:
         if isinstance(one, str):
-            name, load = one, partial(load_model, one)
+            name, load = one, partial(load_kept, one)
         else:
             named = one if isinstance(one, NamedModel) else named_module(one, preprocess)
             name, load = named.name, partial(_itself, named)
@@ -96,10 +97,10 @@ def probe(
             )
         loads[name] = load
     options = {
-        "images": [images] if isinstance(images, str | Path) else images and list(images),
-        "statistics": [statistics] if isinstance(statistics, str) else list(statistics),
-        "layers": None if layers is None else list(layers),
-        "heads": None if heads is None else list(heads),
+        "images": [images] if isinstance(images, str | Path) else _listed(images),
+        "statistics": [statistics] if isinstance(statistics, str) else _listed(statistics),
+        "layers": _listed(layers),
+        "heads": _listed(heads),
         "batch_size": batch_size,
         "random_weights": random_weights,
         "method": method,
@@ -116,6 +117,11 @@ def probe(
     tables = [part.tables["probe"] for n in range(len(plan.variants)) for part in parts.of(n) if part.images]
     found = plan.collected(parts)
     return Probe(pa.concat_tables(tables), *found, plan.summary(parts, found[0], ""))
+
+
+def _listed(given: object) -> object:
+    """A list of whatever is a sequence of another kind; the configuration refuses what is none."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else given
 
 
 def _itself(named: NamedModel) -> NamedModel:

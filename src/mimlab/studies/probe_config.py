@@ -68,6 +68,10 @@ class ProbeConfig:
         twice = [name for name, count in Counter(self.models).items() if count > 1]
         if twice:
             raise InputError(f"models: {', '.join(twice)} is given more than once; once is enough")
+        if self.images == ():
+            raise InputError(
+                "images: the list is empty; give folders or files, or leave it out for scikit-image's photographs"
+            )
         if not self.statistics:
             raise InputError("statistics: give at least one, or core, or all")
         whole_number("batch_size", self.batch_size)
@@ -76,6 +80,8 @@ class ProbeConfig:
         if self.checkpoint_heads is not None:
             whole_number("checkpoint_heads", self.checkpoint_heads)
         if self.heads is not None and (not self.heads or min(self.heads) < 0):
-            raise InputError(f"heads = {list(self.heads)} must be numbers of heads, from 0")
+            raise InputError(
+                f"heads = {list(self.heads)} must be numbers of heads, from 0; leave it out for all"
+            )
         if self.layers == ():
             raise InputError("layers: give at least one, or leave it out for all")

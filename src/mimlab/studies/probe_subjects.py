@@ -75,6 +75,14 @@ def named_module(module: torch.nn.Module, preprocess: Preprocess | None = None) 
     preprocess: an RGB image to pixels (3, h, w). Without it ImageNet's, at the side that the module's configuration
     tells, else 224: wrong for a model that was trained on other pixels. Raises InputError in training mode.
     """
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(
+            f"model = {module!r} must be a name, a torch.nn.Module, a NamedModel, or a list of these"
+        )
+    if preprocess is not None and not callable(preprocess):
+        raise InputError(
+            f"preprocess = {preprocess!r} must be a function of an RGB image to pixels (3, h, w)"
+        )
     name = type(module).__name__
     if module.training:
         raise InputError(
