@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import Tensor, nn
 
 import mimlab
 from mimlab.probing.layout import Layout
 from mimlab.runs import InputError
 
-from .handwritten_models import DIM, HEADS, XCA, Attention, Block, PatchEmbed, Vit, build, images, spread
-from .vision_models import MODELS, swin
+from .handwritten_models import DIM, HEADS, Attention, Block, PatchEmbed, Vit, build, images, spread
+from .vision_models import MODELS
 
 LAYOUT = Layout((3, 5), 1, (4.0, 4.0))
 PATCHES = "blocks.0.attn", "blocks.1.attn"
@@ -129,177 +128,6 @@ def test_layers_named_go_round_those_that_cannot_be_seen():
     assert capture.layers == ["blocks.0.attn", "blocks.2.attn"]
     refused(model, "attention was not seen in: blocks.1.attn.", layers=[0, 1])
     refused(model, "attention was not seen in: blocks.1.attn.", layers=["blocks.0.attn", "blocks.1.attn"])
-
-
-# Tokens whose places are not known
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.75])
-def test_an_original_mae_that_shuffles(ratio):
-    """At ratio 0 nothing is masked, and the order is lost all the same."""
-    model = build("MAE")
-    kept = 15 if ratio == 0 else 3
-    refused(
-        model,
-        "masked or shuffled the patches",
-        f"{kept} of 15",
-        "unmasked and in order",
-        call=lambda: (model.patch_embed.register_forward_hook(_shuffle(model, ratio)), model(images())),
-    )
-
-
-def _shuffle(model: Vit, ratio: float):
-    return lambda module, inputs, output: model.random_masking(output, ratio)
-
-
-@pytest.mark.parametrize("kind", ["sdpa", "eager"])
-@pytest.mark.parametrize(("ratio", "kept"), [(0.0, 15), (0.75, 3)])
-def test_a_vitmae_that_masks_or_shuffles(ratio, kept, kind):
-    tiny = MODELS["ViTMAE"]
-    model = tiny.build(kind)
-    model.config.mask_ratio = ratio
-    call = {k: v for k, v in tiny.arguments().items() if k != "noise"}
-    refused(
-        model,
-        'module "embeddings"',
-        f"{kept} of 15",
-        "ordered noise=",
-        call=lambda: (torch.manual_seed(0), model(**call)),
-    )
-
-
-PICKS = {
-    "index": lambda x, places: x[torch.arange(len(x))[:, None], places],
-    "index_select": lambda x, places: x.index_select(1, places[0]),
-    "boolean mask": lambda x, places: x[places < 4].reshape(len(x), -1, DIM),
-    "take_along_dim": lambda x, places: torch.take_along_dim(x, places[..., None], 1),
-}
-
-
-@pytest.mark.parametrize("pick", PICKS.values(), ids=PICKS)
-def test_other_ways_to_pick_tokens(pick):
-    model = build("MAE")
-    places = torch.stack([torch.randperm(15, generator=torch.Generator().manual_seed(s)) for s in (1, 2)])
-    model.patch_embed.register_forward_hook(lambda _, __, tokens: pick(tokens, places))
-    refused(model, "masked or shuffled the patches", "unmasked and in order")
-
-
-IN_ORDER = {
-    "gather": lambda x: x.gather(1, torch.arange(15)[None, :, None].expand_as(x)),
-    "index": lambda x: x[:, torch.arange(15)],
-    "all kept": lambda x: x[torch.ones(2, 15, dtype=torch.bool)].reshape(2, 15, DIM),
-    "another axis": lambda x: x[..., torch.arange(DIM)],
-    "some images": lambda x: x[torch.tensor([1, 0])],
-}
-
-
-@pytest.mark.parametrize("pick", IN_ORDER.values(), ids=IN_ORDER)
-def test_tokens_that_stay_in_their_places_are_no_error(pick):
-    model = build("MAE")
-    model.patch_embed.register_forward_hook(lambda _, __, tokens: pick(tokens))
-    with torch.no_grad(), mimlab.capture(model) as capture:
-        model(images())
-    assert capture["entropy"].shape == (2, 2, HEADS)
-
-
-@pytest.mark.parametrize("pixels", [(12, 20), (8, 12), (8, 8)], ids=["more patches", "fewer", "half as many"])
-def test_attention_over_channels_is_no_attention_between_patches(pixels):
-    """A head has 8 channels: with 6 or 4 patches, 2 or 4 of them could pass for prefix tokens."""
-    model = Vit([XCA(), XCA()]).eval()
-    refused(
-        model, '"blocks.0.attn"', "8 x 8", "channels", "layers=", call=lambda: model(images(pixels=pixels))
-    )
-
-
-def test_a_text_tower_is_not_measured_as_prefix_tokens():
-    """27 tokens of text beside 16 patches: no 11 prefix tokens."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    config = transformers.CLIPConfig(
-        vision_config={**sizes, "image_size": 16, "patch_size": 4},
-        text_config={**sizes, "vocab_size": 50, "eos_token_id": 49, "max_position_embeddings": 27},
-        projection_dim=8,
-    )
-    model = spread(transformers.CLIPModel(config))
-    call = {"input_ids": torch.arange(27).expand(2, 27), "pixel_values": images(pixels=(16, 16))}
-    refused(model, '"text_model.encoder.layers.0.self_attn"', "27 x 27", "text", call=lambda: model(**call))
-    vision = [f"vision_model.encoder.layers.{layer}.self_attn" for layer in (0, 1)]
-    with torch.no_grad(), mimlab.capture(model, layers=vision) as capture:
-        model(**call)
-    assert capture.layers == vision and {layout.prefix for layout in capture.layouts} == {1}
-    with torch.no_grad(), mimlab.capture(model) as capture:
-        model.get_image_features(call["pixel_values"])
-    assert capture.layers == vision
-    refused(
-        model,
-        "text_model",
-        call=lambda: (
-            model.get_image_features(call["pixel_values"]),
-            model.get_text_features(call["input_ids"]),
-        ),
-    )
-
-
-def test_no_convolution_and_no_layout():
-    model = Block(Attention()).eval()
-    refused(
-        model,
-        '16 tokens of "attn"',
-        "no convolution",
-        "layout=Layout(",
-        call=lambda: model(torch.zeros(1, 16, DIM)),
-    )
-
-
-class Detecting(Vit):
-    """As YOLOS: detection tokens after the patches; or the tokens of two images in one row."""
-
-    twice = False
-
-    def tokens(self, x: Tensor) -> Tensor:
-        x = super().tokens(x)
-        return torch.cat((x, x[:, 1:] if self.twice else x[:, :3]), dim=1)
-
-
-@pytest.mark.parametrize(("twice", "tokens"), [(False, "16 + 3"), (True, "16 + 15")])
-def test_tokens_after_the_patches(twice, tokens):
-    model = Detecting([Attention()]).eval()
-    model.twice = twice
-    refused(model, f"{tokens} tokens together", "3 x 5 patches", "layout=Layout(")
-
-
-def test_detection_tokens_of_yolos():
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    config = transformers.YolosConfig(**sizes, image_size=[16, 16], patch_size=4, num_detection_tokens=5)
-    model = transformers.YolosModel(config).eval()
-    refused(model, "1 + 16 + 5 tokens together", "4 x 4 patches", call=lambda: model(images(pixels=(16, 16))))
-
-
-@pytest.mark.parametrize("kind", ["sdpa", "eager"])
-def test_windows_that_were_padded(kind):
-    """7 patches in windows of 3: the padding takes part in attention, and a patch's size is not what it seems."""
-    model = swin(kind)
-    refused(
-        model,
-        '"encoder.layers.0.blocks.0.attention"',
-        "9 windows of 9 tokens",
-        "7 x 7 patches",
-        "give images that they divide",
-        call=lambda: model(images(pixels=(14, 14)), interpolate_pos_encoding=True),
-    )
-
-
-@pytest.mark.parametrize(
-    "layout", [Layout((3, 5)), Layout((4, 4), 1), Layout((5, 3), 2)], ids=["no prefix", "grid", "prefix"]
-)
-def test_a_layout_that_the_tokens_do_not_have(layout):
-    refused(
-        build("MAE"),
-        '"blocks.0.attn"',
-        "16 tokens",
-        f"has {layout.tokens}",
-        "that the model has",
-        layout=layout,
-    )
 
 
 # Weights and masks that are no numbers

@@ -15,6 +15,9 @@ class GridFinder:
 
     The image is what the first convolution of a forward pass takes; the grid of patches is what the last one before
     the first attention gives (a stem may have several). A patch is the image's size over the grid's.
+
+    Words that are looked up are a source of tokens, too. Tokens of an attention come from the nearest source: that
+    of the innermost module around both, and the latest where there are several.
     """
 
     def __init__(self, given: Layout | None) -> None:
@@ -28,13 +31,15 @@ class GridFinder:
         self._fresh = True
         self._settled = False
         self._prefix: int | None = None
+        self._sources: list[tuple[str, int | None]] = []  # modules; and how many words, None for an image
 
     def settle(self) -> None:
         """Attention has begun: later convolutions make no patches."""
         self._settled = True
 
-    def convolved(self, source: Tensor, output: Tensor) -> None:
+    def convolved(self, source: Tensor, output: Tensor, caller: str) -> None:
         """A convolution was carried out: before the first attention it may be the one that makes patches."""
+        self._sources.append((caller, None))
         if source.dim() == 4 and not self._settled:
             if self._fresh:
                 self._image = tuple(source.shape)
@@ -56,12 +61,26 @@ class GridFinder:
                 "mask_ratio=0 and ordered noise=; an original MAE: without random_masking)"
             )
 
-    def joined(self, parts: Sequence[Tensor], dim: int, caller: str) -> None:
+    def looked_up(self, words: int, caller: str) -> None:
+        """So many words were looked up."""
+        self._sources.append((caller, words))
+
+    def _are_words(self, caller: str, side: int) -> bool:
+        """Whether the nearest source of so many tokens is a row of words."""
+        parts = caller.split(".")
+        for length in range(len(parts), -1, -1):
+            around = "".join(f"{part}." for part in parts[:length])
+            found = [n for name, n in self._sources if f"{name}.".startswith(around) and n in (None, side)]
+            if found:
+                return found[-1] is not None
+        return False
+
+    def joined(self, shapes: Sequence[Sequence[int]], dim: int, caller: str) -> None:
         """Tokens were put together; raises InputError unless the patches come last, for all that can be told."""
         if self._settled or self._given is not None or self._grid is None or dim not in (1, -2):
             return
         rows, columns = self._grid
-        lengths = [part.shape[1] for part in parts if part.dim() == 3]
+        lengths = [shape[1] for shape in shapes if len(shape) == 3]
         if lengths and lengths[-1] > 0 and max(lengths[:-1], default=0) >= rows * columns:
             raise InputError(
                 f'module "{caller}" puts {" + ".join(map(str, lengths))} tokens together, and the image has {rows} x '
@@ -90,6 +109,12 @@ class GridFinder:
             raise InputError(
                 f'where the {side} tokens of "{caller}" stand is not known, since no convolution made patches of an '
                 "image; give layout=Layout(grid=(rows, columns), prefix=tokens before the patches)"
+            )
+        if self._are_words(caller, side):
+            raise InputError(
+                f'"{caller}" attends between {side} x {side} tokens of text, of words looked up by their ids, and not '
+                "between the patches of the image; leave the layer out with layers=, or say where its tokens stand "
+                "with layout="
             )
         images, _, height, width = self._image
         patch = (height / self._grid[0], width / self._grid[1])

@@ -1,4 +1,4 @@
-"""What a model calls while it runs: attention, convolutions, the picking of tokens.
+"""What a model calls while it runs: attention, convolutions, looking words up, the picking and joining of tokens.
 
 A `TorchFunctionMode` sees `F.scaled_dot_product_attention`, any spelling of softmax over a square last table, and
 `F.multi_head_attention_forward`, whose body is run with its two leaf calls replaced. It hands what it sees to a
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 _CONVOLUTIONS = (F.conv2d, torch.conv2d)
 _JOINS = (torch.cat, torch.concat, torch.concatenate)
+_STACKS = (torch.hstack, torch.column_stack)
 _PICKS = tuple(
-    getattr(where, name) for name in ("gather", "index_select", "take_along_dim") for where in (torch, Tensor)
+    getattr(where, name)
+    for name in ("gather", "index_select", "take_along_dim", "flip", "roll")
+    for where in (torch, Tensor)
 )
 
 
@@ -38,6 +41,9 @@ class Mode(TorchFunctionMode):  # type: ignore[misc]
             **dict.fromkeys(_SOFTMAX, self._softmax),
             **dict.fromkeys(_CONVOLUTIONS, self._convolution),
             **dict.fromkeys(_JOINS, self._join),
+            **dict.fromkeys(_STACKS, self._stack),
+            F.pad: self._pad,
+            F.embedding: self._look_up,
             **dict.fromkeys(_PICKS, self._pick),
             Tensor.__getitem__: self._index,
         }
@@ -134,9 +140,28 @@ class Mode(TorchFunctionMode):  # type: ignore[misc]
         self._watch.on_convolution(input, output)
         return output
 
-    def _join(self, func: Any, tensors: Any, dim: int = 0, **kwargs: Any) -> Tensor:
-        self._watch.on_join(tensors, dim)
-        output: Tensor = func(tensors, dim, **kwargs)
+    def _look_up(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self._watch.on_look_up(input)
+        output: Tensor = func(input, *args, **kwargs)
+        return output
+
+    def _join(self, func: Any, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
+        dim = args[0] if args else kwargs.get("dim", kwargs.get("axis", 0))
+        self._watch.on_join([part.shape for part in tensors], dim)
+        output: Tensor = func(tensors, *args, **kwargs)
+        return output
+
+    def _stack(self, func: Any, tensors: Any, **kwargs: Any) -> Tensor:
+        self._watch.on_join([part.shape for part in tensors], 1)
+        output: Tensor = func(tensors, **kwargs)
+        return output
+
+    def _pad(self, func: Any, input: Tensor, pad: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Padding the second axis from the last joins tokens to both of its ends."""
+        if len(pad) >= 4:
+            *lead, tokens, width = input.shape
+            self._watch.on_join([(*lead, count, width) for count in (pad[2], tokens, pad[3])], -2)
+        output: Tensor = func(input, pad, *args, **kwargs)
         return output
 
     def _pick(self, func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -145,9 +170,9 @@ class Mode(TorchFunctionMode):  # type: ignore[misc]
         return output
 
     def _index(self, func: Any, input: Tensor, index: Any) -> Tensor:
-        """Slices leave tokens in order, tensors may not."""
+        """Slices leave tokens in order; tensors, arrays and lists may not."""
         parts = index if isinstance(index, tuple) else (index,)
-        if any(torch.is_tensor(part) for part in parts):
+        if any(hasattr(part, "__len__") for part in parts):
             return self._pick(func, input, index)
         output: Tensor = func(input, index)
         return output

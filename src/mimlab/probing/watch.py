@@ -7,6 +7,8 @@ Nothing is left out quietly: an attention module that ran without being seen, a 
 of tokens, tokens that were shuffled, a module run in another thread are errors that name the module. What other
 models do in the meantime is none of its business, nor is a forward pass repeated in backward (checkpointing).
 
+Seen is the softmax, not what the model makes of it: weights that are scaled, gated, mixed between heads or subtracted
+from each other afterwards are measured as the softmax gave them, each row of sum 1, and nothing says so.
 Cross-attention between as many queries as keys cannot be told from self-attention, and counts as a layer.
 """
 
@@ -14,7 +16,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -55,6 +57,14 @@ def watch(
     seen.check()
 
 
+class _Call(NamedTuple):
+    """A module at work: its name, the shape of what it was given, and where the integers among that are stored."""
+
+    name: str
+    shape: tuple[int, ...]
+    integers: frozenset[int]
+
+
 class Watch:
     """What is known of the running model: who is calling, which layers were seen, the grid of patches.
 
@@ -75,7 +85,7 @@ class Watch:
         self._layers = None if layers is None else list(layers)
         self._finder = GridFinder(layout)
         self._thread = threading.get_ident()
-        self._running: list[tuple[str, tuple[int, ...]]] = []  # modules, and shapes of what they were given
+        self._running: list[_Call] = []
         self._outermost: list[str] = []  # modules of this pass that no other one called
         self._ran: set[str] = set()
         self._closed: set[str] = set()  # modules of which it cannot be known whether they ran
@@ -96,7 +106,7 @@ class Watch:
 
             def end(_: nn.Module, __: object, ___: object, name: str = name) -> None:
                 mine = threading.get_ident() == self._thread and self._running
-                if mine and self._running[-1][0] == name and not _in_backward():
+                if mine and self._running[-1].name == name and not _in_backward():
                     self._running.pop()
 
             try:
@@ -125,7 +135,10 @@ class Watch:
                 self._finder.restart()
             self._outermost.append(name)
         shape = next((tuple(x.shape) for x in given if hasattr(x, "shape")), ())
-        self._running.append((name, shape))
+        integers = (
+            x.data_ptr() for x in given if isinstance(x, Tensor) and x.dtype in (torch.int64, torch.int32)
+        )
+        self._running.append(_Call(name, shape, frozenset(integers)))
         self._ran.add(name)
 
     def _begins(self, name: str) -> bool:
@@ -140,27 +153,36 @@ class Watch:
         return mine and not _in_backward()
 
     @property
-    def _caller(self) -> tuple[str, tuple[int, ...]]:
-        """The module that is calling, and the shape of what it was given.
-
-        For a softmax that is a module of its own, the module it is part of.
-        """
-        own = (call for call in reversed(self._running) if not isinstance(self._names[call[0]], nn.Softmax))
+    def _caller(self) -> _Call:
+        """The module that is calling; for a softmax that is a module of its own, the module it is part of."""
+        own = (call for call in reversed(self._running) if not isinstance(self._names[call.name], nn.Softmax))
         return next(own, self._running[-1])
 
     # Calls
 
     def on_convolution(self, image: Tensor, output: Tensor) -> None:
         """An image, or features of one, went through a convolution."""
-        self._finder.convolved(image, output)
+        self._finder.convolved(image, output, self._caller.name)
+
+    def on_look_up(self, ids: Tensor) -> None:
+        """Vectors were looked up by ids. Those that a module was given are words; those it made itself, positions."""
+        within = [call for call in self._running if not isinstance(self._names[call.name], nn.Embedding)]
+        if ids.dim() != 2:
+            return
+        if within:
+            words = any(ids.data_ptr() in call.integers for call in within)
+        else:  # by a method as encode_text, of which nothing is known
+            words = ids.shape[0] != ids.shape[1] and not bool((ids.diff(dim=1) > 0).all())
+        if words:
+            self._finder.looked_up(ids.shape[1], self._caller.name)
 
     def on_pick(self, source: Tensor, pick: Callable[[Tensor], Tensor]) -> None:
         """Tokens were picked by an index: their order must have stayed."""
-        self._finder.picked(source, pick, self._caller[0])
+        self._finder.picked(source, pick, self._caller.name)
 
-    def on_join(self, parts: Sequence[Tensor], dim: int) -> None:
+    def on_join(self, shapes: Sequence[Sequence[int]], dim: int) -> None:
         """Tokens were put together, along some axis."""
-        self._finder.joined(parts, dim, self._caller[0])
+        self._finder.joined(shapes, dim, self._caller.name)
 
     def on_self_attention(
         self,
@@ -174,7 +196,7 @@ class Watch:
         heads: int | None = None,
     ) -> Tensor | None:
         """A self-attention was called; returns the output that takes the place of its own, if any."""
-        caller, entered = self._caller
+        caller, entered, _ = self._caller
         self._called.add(caller)
         self._finder.settle()
         source = q if given is None else given
@@ -219,7 +241,7 @@ class Watch:
 
     def on_other_attention(self) -> None:
         """Attention of other queries than keys: seen, and no self-attention."""
-        self._called.add(self._caller[0])
+        self._called.add(self._caller.name)
 
     def _window_of(self, caller: str) -> int | None:
         """Tokens in a window of the calling module, where it or what it is part of names a window."""
