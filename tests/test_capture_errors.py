@@ -98,6 +98,37 @@ def test_siblings_give_away_what_no_name_does():
     refused(parts, "attention was not seen in: 2.attn.")
 
 
+class Sigmoid(nn.Module):
+    """Attention without a softmax, by a name that says nothing; the projection says it."""
+
+    def __init__(self, name: str = "to_qkv") -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, nn.Linear(DIM, 3 * DIM))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = getattr(self, self.name)(x).chunk(3, dim=-1)
+        return (q @ k.mT).sigmoid() @ v
+
+
+class Outer(nn.Module):
+    """Its attention is in a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Inner(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.core(x)
+
+
+@pytest.mark.parametrize("seen", [Attention, Outer])
+def test_a_projection_to_queries_in_a_sibling_s_place_is_attention(seen):
+    model = Vit([seen(), Sigmoid(), seen(), Sigmoid("query")]).eval()
+    message = refused(model, "attention was not seen in: blocks.1.attn, blocks.3.attn.")
+    assert "blocks.0" not in message
+
+
 @pytest.mark.filterwarnings("ignore")  # of tracing and scripting themselves, which are deprecated
 @pytest.mark.parametrize("way", ["traced block", "traced model", "scripted block", "scripted model"])
 def test_what_was_traced_or_scripted(way):

@@ -181,6 +181,33 @@ def test_places_of_attention_may_hold_something_else(other):
     assert names(Vit([other(), Attention(), other(), Attention()])) == ["blocks.1.attn", "blocks.3.attn"]
 
 
+class Recurrent(Mixer):
+    """A state space model's: its `in_proj` is none to queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(DIM, DIM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.in_proj(x).cumsum(1)
+
+
+class Crossing(nn.Module):
+    """Queries, keys and values of the tokens, for a few queries alone: the attention is in a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q, self.inner = nn.Linear(DIM, DIM), CrossAttention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.to_q(x) + self.inner(x)[:, None]
+
+
+@pytest.mark.parametrize("other", [Recurrent, Crossing])
+def test_what_stands_between_blocks_of_attention_is_none_of_its_own(other):
+    assert names(Vit([Attention(), other(), Attention()])) == ["blocks.0.attn", "blocks.2.attn"]
+
+
 class Positional(nn.Module):
     """A convolution between the tokens of the grid, before the first attention and after it."""
 

@@ -1,8 +1,8 @@
 """Attention that ran without being seen: what a custom kernel, or a traced module, would otherwise hide.
 
-Two signs, each enough. A module's class calls itself attention, it has a projection to queries, and ran; or it is of
-the class, and in the place, of siblings in other blocks that were seen to attend, and its block ran. Attention that
-gives neither sign is not noticed.
+Two signs, each enough. A module's class calls itself attention, it has a projection to queries, and ran; or its block
+ran, and it stands in the place of siblings in other blocks that were seen to attend: as one of their class, or with a
+projection to queries. Attention that gives neither sign is not noticed.
 """
 
 import re
@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import nn
 
 _ATTENTION = re.compile(r"att(entio)?n", re.IGNORECASE)
-_QUERIES = re.compile(r"(qkv|to_qkv|wqkv|q|query|q_proj|to_q|in_proj.*)$", re.IGNORECASE)
+_QUERIES = re.compile(r"(qkv|to_qkv|wqkv|q|query|q_proj|to_q)$", re.IGNORECASE)
+_PACKED = re.compile(r"in_proj", re.IGNORECASE)  # of queries in nn.MultiheadAttention, of much else elsewhere
 
 
 def unseen(
@@ -27,15 +28,29 @@ def unseen(
         for name in ran
         if _is_attention(modules[name]) and not any(_related(other, name) for other in called)
     }
-    for own in seen:
-        pattern = re.compile(re.sub(r"(?:^|(?<=\\\.))\d+(?=\\\.|$)", r"(\\d+)", re.escape(own)) + "$")
+    # Layers of one kind have one place and class among them.
+    for pattern, kind in {place for own in seen for place in _places(own, _class(modules[own]))}:
         for name, module in modules.items():
-            match = pattern.match(name)
-            if match and match.groups() and name not in called and _class(module) == _class(modules[own]):
-                block = name[: match.end(len(match.groups()))]
-                if block in ran:
+            match = re.fullmatch(pattern, name)
+            if match and name[: match.end(len(match.groups()))] in ran and name not in called:
+                projects = _has(_QUERIES, module) and not any(_related(other, name) for other in called)
+                if projects or _class(module) == kind:
                     found.add(name)
     return sorted(found, key=list(modules).index)
+
+
+def _places(own: str, kind: str) -> list[tuple[str, str | None]]:
+    """Patterns, with any numbers, of a module of some class and of what it is part of, up to its block.
+
+    With the class that is wanted there: the module's own in its own place, none in the others.
+    """
+    parts = own.split(".")
+    block = max((place for place, part in enumerate(parts) if part.isdigit()), default=len(parts)) + 1
+    forms = [r"(\d+)" if part.isdigit() else re.escape(part) for part in parts]
+    return [
+        (r"\.".join(forms[:length]), kind if length == len(parts) else None)
+        for length in range(block, len(parts) + 1)
+    ]
 
 
 def _related(one: str, other: str) -> bool:
@@ -50,7 +65,11 @@ def _class(module: nn.Module) -> str:
 
 def _is_attention(module: nn.Module) -> bool:
     """Whether a module computes attention itself: by its class, and by a query projection of its own."""
-    if not _ATTENTION.search(_class(module)):
-        return False
-    own = [*dict(module.named_children()), *dict(module.named_parameters(recurse=False))]
-    return any(_QUERIES.match(name) for name in own)
+    return bool(_ATTENTION.search(_class(module))) and (_has(_QUERIES, module) or _has(_PACKED, module))
+
+
+def _has(name: re.Pattern[str], module: nn.Module) -> bool:
+    """Whether a part or parameter of a module's own is called so."""
+    return any(
+        map(name.match, [*dict(module.named_children()), *dict(module.named_parameters(recurse=False))])
+    )
