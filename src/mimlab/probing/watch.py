@@ -121,7 +121,7 @@ class Watch:
             handle.remove()
         self._handles.clear()  # a copy of the model that was made meanwhile has the hooks still
 
-    def _start(self, name: str, given: Sequence[object]) -> None:
+    def _start(self, name: str, given: Sequence[Any]) -> None:
         if threading.get_ident() != self._thread:
             self._failure = InputError(
                 f'module "{name}" ran in another thread than the capture, where its attention cannot be seen; '
@@ -136,7 +136,7 @@ class Watch:
             self._outermost.append(name)
         shape = next((tuple(x.shape) for x in given if hasattr(x, "shape")), ())
         integers = (
-            x.data_ptr() for x in given if isinstance(x, Tensor) and x.dtype in (torch.int64, torch.int32)
+            x.data_ptr() for x in given if torch.is_tensor(x) and x.dtype in (torch.int64, torch.int32)
         )
         self._running.append(_Call(name, shape, frozenset(integers)))
         self._ran.add(name)
