@@ -279,6 +279,24 @@ def test_a_whole_model_is_no_weights(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"model = 3\n", "a text"),
+        (b"hello there", "a text"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        (pickle.dumps({"a": 1}, protocol=4), "a pickle that torch.save did not write"),
+        (b"\x01\x02", "no weights of torch.save's: Unsupported operand 1"),
+    ],
+    ids=str,
+)
+def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, content, kind):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    refused(path, rf"no file of weights \({kind}\)")
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.999])
 def test_cut_short(tmp_path, suffix, kept):

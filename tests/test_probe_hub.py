@@ -94,6 +94,8 @@ def test_without_timm(monkeypatch):
     for name in ("vit_base_patch16_224", "hf-hub:timm/vit_base_patch16_224.mae"):
         with pytest.raises(InputError, match="needs timm, which cannot be imported"):
             load_model(name)
+    with pytest.raises(InputError, match=r"'my-vti' is no file or directory here, and .* needs timm"):
+        load_model("my-vti")
 
 
 # The hub

@@ -172,7 +172,7 @@ def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path):
     load_model(str(tmp_path))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match=r"cannot be loaded: .*; download or save the whole directory again"):
         load_model(str(tmp_path))
     file.unlink()
     with pytest.raises(InputError, match=r"cannot be loaded: .*no file named"):
@@ -183,13 +183,23 @@ def test_code_in_a_directory_s_pickle_is_not_run(tmp_path):
     saved(tmp_path, "ViT")
     (tmp_path / "model.safetensors").unlink()
     torch.save({"embeddings.cls_token": Code(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match=r"nothing was loaded.*save it as safetensors") as caught:
         load_model(str(tmp_path))
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"nothing at all")
+    with pytest.raises(
+        InputError, match=r"no weights of torch\.save's: Unsupported operand 110; download"
+    ) as caught:
+        load_model(str(tmp_path))
+    assert "weights_only" not in str(caught.value)
 
 
 def test_directories_of_other_things(tmp_path):
     with pytest.raises(InputError, match=r"holds no config\.json"):
+        load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": ')
+    with pytest.raises(InputError, match="not a valid JSON file; download or save"):
         load_model(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(InputError, match="cannot be loaded"):

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from mimlab.cli.console import show_probe
 from mimlab.cli.session import Session
-from mimlab.runs import InputError, build, check, read_toml
+from mimlab.runs import InputError, RunDirectory, build, check, read_toml
 from mimlab.runs.flags import read_flag
 from mimlab.runs.schema import keys
 from mimlab.studies.probe import run_probe
@@ -113,7 +113,11 @@ def probe(
         "seed": seed,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    config = build(ProbeConfig, {**_named(models), **given}, "mimlab probe")
+    config = build(ProbeConfig, {**_named(models), **given}, "probe")
+    directory = RunDirectory(out, overwrite=overwrite)
+    directory.check()
+    if resume and not (directory.partial / "inputs.json").exists():
+        session.tell(f"{directory.partial} holds no interrupted run to resume: beginning afresh")
     try:
         with session.progress() as progress:
             summary, means = run_probe(

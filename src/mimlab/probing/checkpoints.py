@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mimlab.probing.hugging import quiet
+from mimlab.probing.hugging import holds_code, quiet, reason_of
 from mimlab.runs.errors import InputError
 
 PATCHES = "patch_embed.proj.weight"
@@ -34,6 +34,8 @@ WRAPPERS = ("teacher", "model", "state_dict", "student", "model_ema", "state_dic
 ENCODERS = ("base_encoder", "teacher", "student", "momentum_encoder")
 """Of several encoders in one state, which is meant, in the order tried."""
 IGNORED = re.compile(r"decoder_|head|mask_token$|pre_logits\.|fc_norm\.")
+KINDS = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image"}
+"""Files that are given for weights by mistake, by their first bytes."""
 RUN_AT = 224
 """DINOv2's position table is for 518 pixels; its evaluations, and the probe, run it at 224."""
 
@@ -159,19 +161,24 @@ def _read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # remarks on old formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a reader raises on damaged bytes is not documented
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is not None:
-            raise InputError(
-                f"{path} holds {found[1]}, which is no weight: unpickling it could run code, so nothing was "
-                "loaded. If you trust the file, load it where you do and save the state dict alone: "
-                'torch.save({"model": model.state_dict()}, ...).'
-            ) from None
-        found = re.search(r"WeightsUnpickler error: *(.+)", str(error))
-        reason = found[1] if found else (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path} is damaged, cut short or no file of weights ({reason[:200]}), and nothing in it was run; "
+        code = holds_code(
+            path, error, 'save the state dict alone: torch.save({"model": model.state_dict()}, ...)'
+        )
+        raise code or InputError(
+            f"{path} is damaged, cut short or no file of weights ({_reason(path, error)}), and nothing in it was run; "
             "give an intact .safetensors file or one that torch.save wrote."
         ) from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong with a file; of one that is no checkpoint, what it is as far as its first bytes tell."""
+    with path.open("rb") as file:
+        start = file.read(200)
+    if "Unsupported operand" in str(error) and start.startswith(b"\x80"):
+        return "a pickle that torch.save did not write"
+    if start and all(32 <= byte < 127 or byte in b"\t\n\r" for byte in start):
+        return "a text"
+    return next((kind for mark, kind in KINDS.items() if start.startswith(mark)), reason_of(error))
 
 
 def _encoder(payload: Any, path: Path) -> tuple[dict[str, Tensor], bool]:

@@ -11,6 +11,7 @@ the others. Some published weights of a family differ; with those the numbers ar
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -107,8 +108,34 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"the model in {folder} cannot be loaded: {lines[0][:300]}") from None
+        code = holds_code(folder, error, "save it as safetensors: model.save_pretrained(...)")
+        raise code or InputError(
+            f"the model in {folder} cannot be loaded: {reason_of(error)}; download or save the whole directory again, "
+            "or wrap another kind of model as your own module:function."
+        ) from None
+
+
+def holds_code(path: Path, error: Exception, instead: str) -> InputError | None:
+    """What to say where PyTorch refused to unpickle a class or function; None where that is not what was wrong.
+
+    instead: how to save the weights alone. PyTorch's own words advise to load without its guard.
+    """
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return found and InputError(
+        f"{path} holds {found[1]}, which is no weight: unpickling it could run code, so nothing was loaded. If you "
+        f"trust the file, load it where you do and {instead}."
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """What a reader's error says was wrong, in a line."""
+    found = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
+    lines = (
+        [f"no weights of torch.save's: {found[1]}"]
+        if found
+        else str(error).strip().splitlines() or [type(error).__name__]
+    )
+    return lines[0][:300].rstrip(". ")
 
 
 def run(module: nn.Module, pixels: Tensor) -> Any:

@@ -152,9 +152,11 @@ def _import_timm(name: str) -> Any:
         import timm
         import timm.data
     except Exception as error:  # with a torchvision that does not fit torch, a RuntimeError
+        here = name.startswith(("hf-hub:", "hf_hub:")) or Path(name).expanduser().exists()
+        lost = "" if here else "is no file or directory here, and as a name of timm's "
         raise InputError(
-            f"model {name!r} needs timm, which cannot be imported ({error}). Install timm with a torchvision that "
-            f"fits your torch, or give another of {KINDS}."
+            f"model {name!r} {lost}needs timm, which cannot be imported ({error}). Install timm with a torchvision "
+            f"that fits your torch, or give another of {KINDS}."
         ) from None
     return timm
 
