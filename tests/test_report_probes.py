@@ -300,7 +300,11 @@ def test_readings_begin_at_their_thresholds(values, expected):
     scale = {"entropy": math.log(WIDE.patches)}
     rows = [row for name, value in values.items() for row in made(name, value * scale.get(name, 1))]
     found = readings(pa.Table.from_pylist(rows), record(layers=1))
-    assert {one["reading"] for one in found if one["depth"] != "–"} == expected
+    assert {one["reading"] for one in found if one["depth"] == "1"} == expected
+    missing = [one for one in READINGS if one.drawn or not set(one.needs) <= set(values)]
+    assert [one["reading"] for one in found if one["depth"] == "not measured"] == [
+        one.name for one in missing
+    ]
     assert [one["reading"] for one in found] == [one.name for one in READINGS]
 
 
@@ -315,7 +319,7 @@ def test_layers_like_random_weights_are_named():
     last = {one["reading"]: one["depth"] for one in readings(same, record())}
     assert last["as with random weights"] == "1, 3"
     alone = {one["reading"]: one["depth"] for one in readings(layers_table(), record())}
-    assert alone["as with random weights"] == "–"
+    assert alone["as with random weights"] == "not measured"
 
 
 def test_warnings_name_nan_layers_windows_and_unlike_numbers_of_patches():

@@ -145,7 +145,7 @@ def _fresh(folder: Path) -> Section:
 
     from mimlab.report import Section
     from mimlab.report.numbers import ABSENT
-    from mimlab.report.probe_readings import readings
+    from mimlab.report.probe_readings import UNMEASURED, readings
     from mimlab.report.probe_sections import layer_rows
     from mimlab.report.probes import draw_depth
     from mimlab.studies.probe import probe
@@ -159,7 +159,7 @@ def _fresh(folder: Path) -> Section:
     (model,) = found.summary["models"]
     figure = "figures/fresh.png"
     draw_depth(found.layers, [model], folder / figure, SHOWN)
-    told = [one for one in readings(found.layers, model) if one["depth"] != ABSENT]
+    told = [one for one in readings(found.layers, model) if one["depth"] not in (ABSENT, UNMEASURED)]
     sentence = (
         f"A vision transformer that has learned nothing, weights as drawn, on {found.summary['images']} photographs. "
         "What a pretrained model shows has to be read against this."
