@@ -13,6 +13,7 @@ from PIL import Image
 
 from mimlab.cli import application
 from mimlab.cli.session import run
+from mimlab.probing import callbacks
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ mimlab (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
@@ -46,6 +47,15 @@ def test_commands_run_as_typed(command, tmp_path, monkeypatch):
     assert run(application(), shlex.split(command)) == 0
     (out,) = Path("runs").iterdir()
     assert {"config.toml", "summary.json", "report.html"} <= {file.name for file in out.iterdir()}
+
+
+def test_what_a_sentence_names_is_there(capsys):
+    assert "`mimlab compare`" in README
+    assert run(application("compare"), ["compare", "--help"]) == 0
+    assert "probe" in capsys.readouterr().out
+    named = re.findall(r"`(\w+Probe)`", README)
+    assert named == ["LightningProbe", "TrainerProbe"]
+    assert all(hasattr(callbacks, name) for name in named)
 
 
 def test_every_link_to_a_file_leads_somewhere():
