@@ -238,7 +238,10 @@ class Capture:
             layer.values = {name: [torch.cat(parts).cpu()] for name, parts in layer.values.items()}
 
     def _check_rows(self, attention: Attention, sums: Sums) -> None:
-        """The weights of every row must sum to 1; rows that are not a number pass, and show in every statistic."""
+        """The weights of every row must sum to 1 (those measured: what the model makes of them later is not seen).
+
+        Rows that are not a number pass, and show in every statistic.
+        """
         off = (sums.row.sum(-1) / attention.layout.patches - 1).abs()
         fault = (
             f"do not sum to 1: they are off by {float(off.nan_to_num().max()):.2g}"
