@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from mimlab.probing.layout import Layout
 from mimlab.report.numbers import format_number
 from mimlab.report.photographs import attention_colours
-from mimlab.report.probe_tables import ModelRecord, layout_of, with_random_weights
+from mimlab.report.probe_tables import DEPTH, ModelRecord, layout_of, with_random_weights
 from mimlab.report.style import COLOURS, FAINT, INK, WIDTH, new_figure, save, styled
 
 Array = NDArray[np.float64]
@@ -77,7 +77,7 @@ def draw_offsets(offsets: pa.Table, model: ModelRecord, path: str | Path) -> Fig
         bar = figure.colorbar(
             drawn, ax=list(grid), location="top", shrink=0.7, aspect=30, pad=0.015, extend="min"
         )
-        bar.set_label("mean attention at the offset", fontsize=11)
+        bar.set_label(f"mean attention at the offset, by {DEPTH}", fontsize=11)
         save(figure, path, _describe_offsets(model["name"], panels, baselines))
     return figure
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mimlab.report.numbers import format_number
-from mimlab.report.probe_tables import ModelRecord, curve, models_in, with_random_weights
+from mimlab.report.probe_tables import DEPTH, ModelRecord, curve, models_in, with_random_weights
 from mimlab.report.style import INK, new_figure, save, styled
 
 COMPONENT_COLOURS = {
@@ -52,7 +52,7 @@ def draw_shares(shares: pa.Table, model: ModelRecord, path: str | Path) -> Figur
             axes.set_title(title, loc="left")
             axes.set_ylabel("share of logit variance")
             words.append(f"{title}: {_stack(axes, shares, name)}.")
-        panels[-1].set_xlabel("depth")
+        panels[-1].set_xlabel(DEPTH)
         panels[-1].xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(

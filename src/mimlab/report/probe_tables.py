@@ -16,8 +16,8 @@ What would mislead: one layout for all layers of a model that has several. Basel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypedDict
 
@@ -31,6 +31,14 @@ from mimlab.probing.layout import Layout
 from mimlab.report.numbers import format_number
 
 Array = NDArray[np.float64]
+
+DEPTH = "depth (layer + 1)"
+"""What an axis of depths is called: tables and terminal count layers from 0."""
+_TOPS: dict[str, Callable[[Layout], float]] = {
+    "0 to 1": lambda layout: 1.0,
+    "0 to 2": lambda layout: 2.0,
+    "0 to log N": lambda layout: math.log(layout.patches),
+}
 
 
 class LayerRecord(TypedDict):
@@ -140,6 +148,24 @@ def baseline(model: ModelRecord, statistic: str, kind: str) -> Array:
     known = CATALOGUE.get(statistic)
     of_layout = getattr(known, kind) if known else lambda layout: math.nan
     return np.array([of_layout(layout_of(record)) for record in model["layers"]], dtype=np.float64)
+
+
+def bounds(model: ModelRecord, statistic: str) -> tuple[float, float]:
+    """Least and greatest value that the statistic can take in any layer of the model; infinite where unknown."""
+    known = CATALOGUE.get(statistic)
+    if known is None or not known.range.startswith("0 to "):
+        return -math.inf, math.inf
+    top = _TOPS.get(known.range, lambda layout: math.inf)
+    return 0.0, max(top(layout_of(record)) for record in model["layers"])
+
+
+def within(found: Curve, low: float, high: float) -> Curve:
+    """The curve with its intervals cut where the statistic ends; means stay, a mean beyond by rounding as well."""
+    return replace(
+        found,
+        low=np.maximum(found.low, np.minimum(low, found.mean)),
+        high=np.minimum(found.high, np.maximum(high, found.mean)),
+    )
 
 
 def title_of(statistic: str) -> str:
