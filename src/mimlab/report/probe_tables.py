@@ -155,8 +155,8 @@ def bounds(model: ModelRecord, statistic: str) -> tuple[float, float]:
     known = CATALOGUE.get(statistic)
     if known is None or not known.range.startswith("0 to "):
         return -math.inf, math.inf
-    top = _TOPS.get(known.range, lambda layout: math.inf)
-    return 0.0, max(top(layout_of(record)) for record in model["layers"])
+    top = _TOPS.get(known.range)
+    return 0.0, max(top(layout_of(record)) for record in model["layers"]) if top else math.inf
 
 
 def within(found: Curve, low: float, high: float) -> Curve:
