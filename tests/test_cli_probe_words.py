@@ -22,3 +22,8 @@ def test_resume_says_where_there_is_nothing_to_resume(here, undrawn, capsys):  #
 def test_who_speaks_is_said_once(here, capsys):  # noqa: F811
     assert mimlab("probe", "mine:small", "--dtype", "int8", "--out", "run") == 2
     assert capsys.readouterr().err.startswith("mimlab: probe: dtype must be ")
+
+
+def test_a_place_where_nothing_can_be_written_says_what_to_do(here, undrawn, capsys):  # noqa: F811
+    assert mimlab("probe", "mine:small", "--images", "images/0.png", "--out", "/proc/run") == 2
+    assert "name a folder where you may write" in capsys.readouterr().err

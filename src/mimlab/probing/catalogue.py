@@ -56,21 +56,31 @@ class Statistic:
 def baselines(layout: Layout, statistics: Sequence[str] | None = None) -> list[dict[str, str | float]]:
     """Records with the keys `statistic, uniform, identity, random`, for all or the named statistics.
 
-    Names that the catalogue does not know (those of published conventions) are left out.
+    Published conventions are told where their formulas take the layout, else nan; other names are left out.
 
     >>> baselines(Layout(grid=(14, 14), patch_size=(16, 16)), ["diversity"])
     [{'statistic': 'diversity', 'uniform': 0.0, 'identity': 1.0, 'random': 0.6321205588285577}]
     """
-    chosen = ALL if statistics is None else [name for name in statistics if name in CATALOGUE]
+    known: dict[str, Statistic | Baselines] = {**CATALOGUE, **PUBLISHED}
+    chosen = ALL if statistics is None else [name for name in statistics if name in known]
     return [
         {
             "statistic": name,
-            "uniform": CATALOGUE[name].uniform(layout),
-            "identity": CATALOGUE[name].identity(layout),
-            "random": CATALOGUE[name].random(layout),
+            "uniform": known[name].uniform(layout),
+            "identity": known[name].identity(layout),
+            "random": known[name].random(layout),
         }
         for name in chosen
     ]
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Of a statistic that others published: its value for uniform, identity and random attention, from the layout."""
+
+    uniform: OfLayout
+    identity: OfLayout
+    random: OfLayout
 
 
 def _constant(value: float) -> OfLayout:
@@ -263,3 +273,35 @@ _POSITIONAL = tuple(
 CATALOGUE: dict[str, Statistic] = {one.name: one for one in (*_CORE, *_LOCALITY, _HEADS, *_POSITIONAL)}
 CORE: tuple[str, ...] = tuple(one.name for one in _CORE)
 ALL: tuple[str, ...] = tuple(CATALOGUE)
+
+
+def _squared(of_square: OfLayout) -> OfLayout:
+    """As `of_square`, but nan where the published distances refuse the layout."""
+
+    def value(layout: Layout) -> float:
+        square = layout.grid[0] == layout.grid[1] > 1 and layout.patch_size[0] == layout.patch_size[1]
+        return of_square(layout) if square else math.nan
+
+    return value
+
+
+def _published_distance(of_square: OfLayout) -> Baselines:
+    return Baselines(_squared(of_square), _squared(_constant(0.0)), _squared(of_square))
+
+
+PUBLISHED: dict[str, Baselines] = {
+    "distance:cl-vs-mim": _published_distance(Layout.uniform_distance),
+    "nmi:cl-vs-mim": Baselines(CATALOGUE["nmi"].uniform, CATALOGUE["nmi"].identity, CATALOGUE["nmi"].random),
+    "distance:probing-vits": _published_distance(
+        lambda layout: layout.uniform_distance() * layout.patches / layout.tokens
+    ),
+    "distance:vit_analysis": _published_distance(
+        lambda layout: layout.uniform_distance() / ((layout.grid[0] - 1) * layout.patch_size[0])
+    ),
+    "deviation:vit_analysis": Baselines(
+        _paired(_constant(0.0)),
+        _paired(lambda layout: 1 / math.sqrt(layout.patches)),
+        _paired(lambda layout: math.sqrt(math.e - 1) / layout.tokens),
+    ),
+}
+"""Baselines of the statistics in `mimlab.probing.conventions`, each from its docstring there."""

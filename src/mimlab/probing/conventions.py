@@ -203,7 +203,7 @@ class VitAnalysisDeviation(Convention):
     """vit_analysis: mean over keys of the standard deviation of a_ij over queries i (N - 1 below the line).
 
     Shape (images, heads). The weights are not renormalised: what the prefix takes shrinks it. No unit, range
-    [0, 1/√N]; higher: queries look at more different places. Uniform 0, identity 1/√N, random √(e - 1)/N.
+    [0, 1/√N]; higher: queries look at more different places. Uniform 0, identity 1/√N, random √(e - 1)/tokens.
     Below about 1e-8 of the largest weight it is rounding. Any grid. Source: docs/conventions.md,
     "vit_analysis".
     """

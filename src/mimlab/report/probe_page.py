@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mimlab.probing.catalogue import CATALOGUE, CORE
+from mimlab.probing.catalogue import CATALOGUE, CORE, RANDOM_WEIGHTS
 from mimlab.report.page import Section, write_page
 from mimlab.report.probe_readings import readings
 from mimlab.report.probe_sections import (
@@ -38,12 +38,13 @@ from mimlab.report.probe_tables import (
     with_random_weights,
 )
 
+GREY = "Grey: the same architecture with random weights. "
 FIGURES = {
     "depth": (
         "Statistics against depth",
         "A dot is a head, its mean over images; a line is the mean over heads, its band the 95% interval over images "
         "(often narrower than the line). Dotted: uniform attention. Dash-dotted: identity, each query attending to "
-        "itself alone. Grey: the same architecture with random weights. A baseline far outside is named at its edge. "
+        f"itself alone. {GREY}A baseline far outside is named at its edge. "
         "What lies on a baseline is no evidence of anything learned.",
     ),
     "heads": (
@@ -264,6 +265,8 @@ def _figure_sections(
         files = [one.path for one in figures if one.kind == kind and one.model == model]
         if files:
             told = _directions(layers) if kind == "depth" else []
+            if not any(name.endswith(RANDOM_WEIGHTS) for name in models_in(layers)):
+                sentence = sentence.replace(GREY, "")
             yield Section(heading if model is None else f"{heading}: {model}", sentence, (), files, (), told)
 
 

@@ -88,12 +88,12 @@ def glossary(models: Sequence[ModelRecord], layers: pa.Table) -> Section:
 
 def _entry(name: str, models: Sequence[ModelRecord]) -> tuple[str, str]:
     known = CATALOGUE.get(name)
-    if known is None:
-        return name, "As in the published code after which it is named."
     values = ", ".join(
         f"{said} {span(np.concatenate([baseline(model, name, kind) for model in models]))}"
         for kind, said in _BASELINES.items()
     )
+    if known is None:
+        return name, f"As in the published code after which it is named. {capital(values)}."
     caution = f" Caution: {known.caution}." if known.caution else ""
     return (
         title_of(name),

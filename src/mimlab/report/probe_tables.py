@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mimlab.probing.catalogue import CATALOGUE, RANDOM_WEIGHTS, Statistic
+from mimlab.probing.catalogue import CATALOGUE, PUBLISHED, RANDOM_WEIGHTS, Statistic
 from mimlab.probing.layout import Layout
 from mimlab.report.numbers import format_number
 
@@ -145,7 +145,7 @@ def layout_of(record: LayerRecord) -> Layout:
 
 def baseline(model: ModelRecord, statistic: str, kind: str) -> Array:
     """Value of uniform, identity or random attention in each layer of the model; nan for unknown statistics."""
-    known = CATALOGUE.get(statistic)
+    known = CATALOGUE.get(statistic) or PUBLISHED.get(statistic)
     of_layout = getattr(known, kind) if known else lambda layout: math.nan
     return np.array([of_layout(layout_of(record)) for record in model["layers"]], dtype=np.float64)
 
@@ -206,11 +206,19 @@ def depths(layers: Iterable[int]) -> str:
 def warnings_of(models: Sequence[ModelRecord], layers: pa.Table) -> list[str]:
     """What a reader of these numbers must know: values that are not numbers, windows, numbers of patches."""
     found = []
+    alone = {  # with one head there is no diversity between heads: nan by definition
+        (label, record["layer"], "head_diversity")
+        for model in models
+        for record in model["layers"]
+        for label in (model["name"], with_random_weights(model["name"]))
+        if record["heads"] == 1
+    }
     for name in models_in(layers):
-        rows = layers.filter((pc.field("model") == name) & pc.is_nan(pc.field("mean")))
-        broken = [one for one in rows["layer"].unique().to_pylist() if one is not None]
+        nan = layers.filter((pc.field("model") == name) & pc.is_nan(pc.field("mean")))
+        rows = [row for row in nan.to_pylist() if (name, row["layer"], row["statistic"]) not in alone]
+        broken = [row["layer"] for row in rows if row["layer"] is not None]
         if broken:
-            told = ", ".join(map(str, rows["statistic"].unique().to_pylist()))
+            told = ", ".join(dict.fromkeys(row["statistic"] for row in rows))
             found.append(f"{name}: values at depth {depths(broken)} are not numbers (NaN): {told}.")
     for model in models:
         windowed = [record for record in model["layers"] if record["windows"] > 1]

@@ -100,7 +100,9 @@ class RunDirectory:
                 _empty(self.partial)
         except OSError as error:
             self._abandon()
-            raise InputError(f"{self.partial} cannot be written: {error.strerror}") from None
+            raise InputError(
+                f"{self.partial} cannot be written: {error.strerror}; name a folder where you may write"
+            ) from None
         except InputError:
             self._abandon()
             raise
