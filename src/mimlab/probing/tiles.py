@@ -23,6 +23,9 @@ from mimlab.probing.sums import Sums, Work
 TILE = 2**19
 """Weights in a tile: 2 MB in float32, about a core's second cache."""
 
+MOST_THREADS = 4
+"""Threads whose tiles are taken at once, at most: the tile of all of them is memory beside the model's."""
+
 GROUP = 32
 """Rows that are summed in float32 before the sum goes on in float64: equal rows would drift the same way."""
 
@@ -141,6 +144,8 @@ class Tiler:
         B, H, N = attention.images, attention.heads, attention.layout.patches
         width = attention.layout.grid[1]
         limit = TILE if attention.device.type == "cpu" else 16 * TILE
+        if self._pass(attention) is compiled.rows:
+            limit *= min(torch.get_num_threads(), MOST_THREADS)  # each thread has a cache of its own
         if whole:
             for part in _cut(N // width, max(1, limit // (B * H * width * N))):
                 yield slice(0, B), slice(0, H), slice(part.start * width, part.stop * width)
