@@ -77,7 +77,7 @@ def test_a_batch_of_no_images_is_refused():
         (vit, {"statistics": []}, "statistics: give at least one"),
         (vit, {"preprocess": 3}, "preprocess = 3 must be a function"),
     ],
-    ids=str,
+    ids=lambda one: getattr(one, "__name__", str(one)),
 )
 def test_probe_refuses_it(model, options, words):
     with pytest.raises(mimlab.InputError) as caught:
