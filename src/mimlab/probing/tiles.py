@@ -152,8 +152,9 @@ class Tiler:
         elif limit >= H * N * N:
             yield from ((part, slice(0, H), slice(0, N)) for part in _cut(B, limit // (H * N * N)))
         else:
-            maps = max(1, limit // (N * N))
-            for part in _cut(N, max(1, limit // N)):  # rows outermost: their distances are made once
+            count = max(1, TILE // (2 * N))  # half a tile for their distances, which all maps share
+            maps = max(1, limit // (count * N))
+            for part in _cut(N, count):  # rows outermost: their distances are made once
                 for image in range(B):
                     for heads in _cut(H, maps):
                         yield slice(image, image + 1), heads, part
