@@ -18,9 +18,13 @@ from mimlab.probing.tiles import distance_rows, rows
 
 @dataclass(eq=False)
 class Extras:
-    """Sums over the tiles of one call: offsets (B, H, 2gh - 1, 2gw - 1), heads (B,), and the mean map's sums."""
+    """Sums over the tiles of one call: offsets (B, H, 2gh - 1, 2gw - 1), heads (B,), and the mean map's sums.
+
+    distances: in pixels, by offset, as `Layout.offset_distances`.
+    """
 
     attention: Attention
+    distances: Tensor
     offsets: Tensor
     head_cosines: Tensor
     mean_map: Sums
@@ -32,6 +36,7 @@ class Extras:
         height, width = layout.grid
         return cls(
             attention,
+            torch.from_numpy(layout.offset_distances()).to(device, attention.dtype),
             torch.zeros(B, H, 2 * height - 1, 2 * width - 1, dtype=torch.float64, device=device),
             torch.zeros(B, dtype=torch.float64, device=device),
             Sums.zeros(layout.windows * H, layout, device),
@@ -64,8 +69,7 @@ class Extras:
         layout = self.attention.layout
         _, H, r, N = weights.shape
         mean = weights.view(-1, layout.windows, H, r, N).mean(0).view(-1, r, N)
-        table = torch.from_numpy(layout.offset_distances()).to(mean)
-        far = distance_rows(table, slice(first, first + r))
+        far = distance_rows(self.distances, slice(first, first + r))
         total, top, entropy, square, distance = mean.new_empty(5, len(mean), r)
         sums, spare = self.mean_map, torch.empty_like(mean)
         work = Work(far, spare, total, top, entropy, square, distance, sums.row, sums.unit_row)

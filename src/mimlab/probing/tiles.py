@@ -101,6 +101,7 @@ class Tiler:
             output = self._empty_output(attention)
             if p:
                 output[:, :, :p] = self._prefix_queries(attention)
+        row_pass = self._pass(attention)
         for images, heads, queries in self._tiles(attention, whole=observer is not None):
             b, h, r = (part.stop - part.start for part in (images, heads, queries))
             block = self._buffer("block", (b, h, r, N), attention)
@@ -110,7 +111,7 @@ class Tiler:
             first = images.start * H + heads.start
             part = sums[first : first + b * h]
             work = self._work(attention, part, queries)
-            self._pass(attention)(flat, work, attention.masked)
+            row_pass(flat, work, attention.masked)
             part.add(work)
             shares = torch.where(work.total == 0, 0, work.total.reciprocal())
             if prefix is not None:
@@ -201,10 +202,12 @@ class Tiler:
         """Distances from some queries to every patch; those of the last tile are kept."""
         key = (attention.layout, attention.dtype, attention.device, queries.start, queries.stop)
         if self._last is None or self._last[0] != key:
+            place = ("offsets", *key[:3])
             with torch.inference_mode(False):
-                table = torch.from_numpy(attention.layout.offset_distances())
-                table = table.to(attention.device, attention.dtype)
-                self._last = key, distance_rows(table, queries).contiguous()
+                if place not in self._buffers:
+                    table = torch.from_numpy(attention.layout.offset_distances())
+                    self._buffers[place] = table.to(attention.device, attention.dtype)
+                self._last = key, distance_rows(self._buffers[place], queries).contiguous()
         return self._last[1]
 
     def _buffer(self, name: str, shape: tuple[int, ...], attention: Attention) -> Tensor:

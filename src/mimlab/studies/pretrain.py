@@ -123,6 +123,7 @@ def _train(
     from mimlab.training.checkpoints import STATE, Journal
     from mimlab.training.log import LOG
     from mimlab.training.schedule import total_steps
+    from mimlab.training.watching import find_alarms
 
     looks = Looks(config, folder, total_steps(config, source.images))
     fabric = loop.launch(config.training)
@@ -133,7 +134,8 @@ def _train(
         return Pretraining(folder, config, {"status": outcome.status}, [], looks.empty)
     log = Journal(folder / LOG).records()
     statistics, maps = looks.tables()
-    summary = looks.summary(objective, outcome, log) | {
+    alarms = find_alarms(statistics)
+    summary = looks.summary(objective, outcome, log, alarms) | {
         "skipped": sorted(source.skipped.items()),
         "warnings": [f"{len(source.skipped)} images could not be used: see skipped"]
         if source.skipped
@@ -147,7 +149,7 @@ def _train(
     write_toml(folder / "config.toml", config)
     write_table(folder / "statistics.parquet", statistics)
     write_table(folder / "maps.parquet", maps)
-    looks.draw(objective, summary, log, statistics, maps)
+    looks.draw(objective, summary, log, statistics, maps, alarms)
     if not outcome.status.startswith("stopped"):  # what has ended needs no state to go on from
         (folder / STATE).unlink(missing_ok=True)
         shutil.rmtree(folder / PARTS, ignore_errors=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mimlab.training.evaluation import Labelled
     from mimlab.training.loop import Outcome
     from mimlab.training.objectives import Objective
+    from mimlab.training.watching import Alarm
 
 PARTS = "looks"
 EVALUATION = "evaluation.jsonl"
@@ -104,15 +105,17 @@ class Looks:
         return statistics, maps
 
     def summary(
-        self, objective: Objective, outcome: Outcome, log: Sequence[Mapping[str, Any]]
+        self,
+        objective: Objective,
+        outcome: Outcome,
+        log: Sequence[Mapping[str, Any]],
+        alarms: Sequence[Alarm],
     ) -> dict[str, Any]:
         """The run in figures and words."""
         from mimlab.training.checkpoints import Journal
-        from mimlab.training.watching import find_alarms
 
         if not self._watching.layers:  # another process made all looks
             self._watching.observe(objective, outcome.step)
-        statistics, _ = self.tables()
         config = self.config
         speeds = sorted(record["images_per_second"] for record in log if record.get("images_per_second"))
         last = log[-1] if log else {}
@@ -129,7 +132,7 @@ class Looks:
             "parameters": sum(value.numel() for value in objective.encoder.parameters()),
             "layers": self._watching.layers,
             "evaluation": Journal(self.folder / EVALUATION).records(),
-            "alarms": [str(alarm) for alarm in find_alarms(statistics)],
+            "alarms": [str(alarm) for alarm in alarms],
             "seconds": outcome.seconds,
             "images_per_second": speeds[len(speeds) // 2] if speeds else None,
         }
@@ -141,12 +144,12 @@ class Looks:
         log: Sequence[Mapping[str, Any]],
         statistics: pa.Table,
         maps: pa.Table,
+        alarms: Sequence[Alarm],
     ) -> None:
         """All figures, and the page."""
         from mimlab.report.pretrain_page import Reconstructions, draw_pretrain_figures, write_pretrain_page
         from mimlab.training.draws import generator
         from mimlab.training.evaluation import reconstructed
-        from mimlab.training.watching import find_alarms
 
         def picture(crops: Any) -> Any:
             return crops.permute(0, 2, 3, 1).numpy()
@@ -159,6 +162,6 @@ class Looks:
             shown = Reconstructions(picture(made.crops), made.seen.numpy(), {title: picture(made.predicted)})
         (self.folder / "figures").mkdir(exist_ok=True)
         crop = (picture(self._crops[:1])[0] * 255).round().astype("uint8")
-        alarmed = [alarm.step for alarm in find_alarms(statistics)]
+        alarmed = [alarm.step for alarm in alarms]
         figures = draw_pretrain_figures(self.folder, summary, log, statistics, maps, crop, shown, alarmed)
         write_pretrain_page(self.folder, summary, log, statistics, figures)
