@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from mimlab.claims.claim import Claim, Measurement, Threshold
 from mimlab.claims.rows import PAPER
 from mimlab.probing.catalogue import CATALOGUE, RANDOM_WEIGHTS
+from mimlab.statistics.intervals import student_width
 
 Array = NDArray[np.float64]
 
@@ -138,12 +139,10 @@ class Comparison:
     @classmethod
     def of(cls, layer: int, masked: str, other: str, column: Mapping[str, Array], count: int) -> Comparison:
         """From values of each image, by label; count: comparisons that are judged together."""
-        from scipy.special import stdtrit
-
         pair = column[masked], column[other]
         apart = pair[0] - pair[1]
         images = len(apart)
-        width = stdtrit(images - 1, 1 - 0.025 / count) * apart.std(ddof=1) / np.sqrt(images)
+        width = student_width(apart.var(ddof=1), images, 0.05 / count)
         chance = max(float(column[name + RANDOM_WEIGHTS].mean()) for name in (masked, other))
         mean = float(apart.mean())
         low, high = mean - width - chance, mean + width + chance

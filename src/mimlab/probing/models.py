@@ -69,12 +69,12 @@ def load_model(name: str, heads: int | None = None) -> NamedModel:
     if path.is_file():
         _need_transformers()
         module, side = load_checkpoint(path, heads)
-        return _transformer(name, module, published(side))
+        return of_transformers(name, module, published(side))
     if path.is_dir():
         if _timm_wrote(path):
             return _timm_source(name, f"local-dir:{path}")
         _need_transformers()
-        return _transformer(name, *load_directory(path))
+        return of_transformers(name, *load_directory(path))
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors", ".tar") or name.startswith((".", "/", "~")):
         raise InputError(f"model {name}: there is no such file or directory; check the path.")
     if name.startswith(("hf-hub:", "hf_hub:", "timm/")) or ("/" not in name and ":" not in name):
@@ -84,7 +84,7 @@ def load_model(name: str, heads: int | None = None) -> NamedModel:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise InputError(f"model {name!r} is no name; give {KINDS}.")
     _need_transformers()
-    return _transformer(name, *load_directory(hub_directory(name)))
+    return of_transformers(name, *load_directory(hub_directory(name)))
 
 
 def _need_transformers() -> None:
@@ -97,9 +97,11 @@ def _need_transformers() -> None:
         ) from None
 
 
-def _transformer(name: str, module: nn.Module, preprocess: Preprocess) -> NamedModel:
+def of_transformers(name: str, module: nn.Module, preprocess: Preprocess) -> NamedModel:
+    """A model of transformers' under a name, with its layout and its random weights."""
+
     def random(seed: int) -> NamedModel:
-        return _transformer(name, redrawn(module, seed), preprocess)
+        return of_transformers(name, redrawn(module, seed), preprocess)
 
     layout = layout_of(module.config, preprocess)
     return NamedModel(name, module, preprocess, partial(run, module), layout, random)

@@ -29,6 +29,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mimlab.runs.errors import InputError
+from mimlab.statistics.intervals import student_width
 
 Array = NDArray[np.float64]
 
@@ -150,16 +151,15 @@ def intervals(table: pa.Table, model: str) -> pa.Table:
     so their scatter is part of it. With one image low and high are null; where a share is nan, so is its mean.
     """
     import pyarrow.compute as pc
-    from scipy.special import stdtrit
 
     keys = ["layer", "module", "head", "component"]
     sample = pc.VarianceOptions(ddof=1)
     groups = table.group_by(keys, use_threads=False).aggregate(
-        [("share", "mean"), ("share", "stddev", sample), ("share", "count")]
+        [("share", "mean"), ("share", "variance", sample), ("share", "count")]
     )
     images = groups["share_count"].to_numpy()
-    deviation = groups["share_stddev"].to_numpy(zero_copy_only=False).astype(np.float64)
-    width = stdtrit(np.maximum(images - 1, 1), 0.975) * deviation / np.sqrt(images)
+    variance = groups["share_variance"].to_numpy(zero_copy_only=False).astype(np.float64)
+    width = student_width(variance, images)
     alone = images < 2
     mean = groups["share_mean"].to_numpy()
     columns = {

@@ -19,26 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mimlab.report.probe_tables import LayerRecord, ModelRecord, with_random_weights
+from mimlab.report.probe_tables import LAYERS_SCHEMA, LayerRecord, ModelRecord, with_random_weights
 
 Array = NDArray[np.float64]
 Log = Sequence[Mapping[str, Any]]
 
 MAPS, PICTURE = "maps.parquet", "crop.png"
 """Files of a run's folder: the query's maps, and the crop that it stands in."""
-
-LAYERS_SCHEMA = pa.schema(
-    [
-        ("model", pa.string()),
-        ("layer", pa.int64()),
-        ("module", pa.string()),
-        ("head", pa.int64()),
-        ("statistic", pa.string()),
-        *((name, pa.float64()) for name in ("mean", "low", "high")),
-        ("images", pa.int64()),
-    ]
-)
-"""The table of layers as `mimlab.report.probe_tables` has it."""
 
 
 class PretrainSummary(TypedDict):

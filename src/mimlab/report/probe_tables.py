@@ -32,6 +32,21 @@ from mimlab.report.numbers import format_number
 
 Array = NDArray[np.float64]
 
+LAYERS_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("layer", pa.int64()),
+        ("module", pa.string()),
+        ("head", pa.int64()),
+        ("statistic", pa.string()),
+        ("mean", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("images", pa.int64()),
+    ]
+)
+"""The table of layers: what `layers.parquet` holds."""
+
 DEPTH = "depth (layer + 1)"
 """What an axis of depths is called: tables and terminal count layers from 0."""
 _TOPS: dict[str, Callable[[Layout], float]] = {

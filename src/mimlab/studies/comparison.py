@@ -28,10 +28,9 @@ from mimlab.report.probe_page import (
     joined,
     write_comparison_page,
 )
-from mimlab.report.probe_tables import warnings_of
+from mimlab.report.probe_tables import LAYERS_SCHEMA, warnings_of
 from mimlab.runs import InputError, RunDirectory, write_toml
 from mimlab.runs.tables import read_json, read_table, write_json, write_table
-from mimlab.studies.probe_parts import LAYERS_SCHEMA
 from mimlab.studies.single import versions
 
 NEEDED = ("models", "images", "source", "skipped", "warnings", "command", "versions")

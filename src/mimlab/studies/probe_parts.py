@@ -20,9 +20,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
+from mimlab.report.probe_tables import LAYERS_SCHEMA
 from mimlab.runs.tables import read_json, read_table, write_json, write_table
+from mimlab.statistics.intervals import student_width
 
 PROBE_SCHEMA = pa.schema(
     [
@@ -33,19 +34,6 @@ PROBE_SCHEMA = pa.schema(
         ("head", pa.int64()),
         ("statistic", pa.string()),
         ("value", pa.float64()),
-    ]
-)
-LAYERS_SCHEMA = pa.schema(
-    [
-        ("model", pa.string()),
-        ("layer", pa.int64()),
-        ("module", pa.string()),
-        ("head", pa.int64()),
-        ("statistic", pa.string()),
-        ("mean", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("images", pa.int64()),
     ]
 )
 OFFSETS_SCHEMA = pa.schema(
@@ -217,8 +205,7 @@ def layers_of(model: str, parts: Iterable[Part]) -> pa.Table:
     if keys is None:
         return LAYERS_SCHEMA.empty_table()
     alone = count < 2
-    freedom = np.maximum(count - 1, 1)
-    width = stdtrit(freedom, 0.975) * np.sqrt(squares / freedom / count)
+    width = student_width(squares / np.maximum(count - 1, 1), count)
     columns = {
         "model": np.full(len(count), model),
         **{key: keys[key] for key in keys.column_names},

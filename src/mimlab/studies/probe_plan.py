@@ -17,11 +17,17 @@ from mimlab.probing.catalogue import baselines
 from mimlab.probing.images import batches, each_once, every_image
 from mimlab.probing.layout import Layout
 from mimlab.probing.models import NamedModel
-from mimlab.report.probe_tables import ProbeSummary, layout_of, warnings_of, with_random_weights
+from mimlab.report.probe_tables import (
+    LAYERS_SCHEMA,
+    ProbeSummary,
+    layout_of,
+    warnings_of,
+    with_random_weights,
+)
 from mimlab.runs import InputError, to_mapping
 from mimlab.runs.tables import read_json, to_json, write_json
 from mimlab.studies.probe_config import ProbeConfig
-from mimlab.studies.probe_parts import LAYERS_SCHEMA, Parts, layers_of, offsets_of, shares_of
+from mimlab.studies.probe_parts import Parts, layers_of, offsets_of, shares_of
 from mimlab.studies.probe_subjects import Subject, measured, on_device, tried
 from mimlab.studies.single import versions
 

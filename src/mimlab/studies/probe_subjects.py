@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,14 @@ from numpy.typing import NDArray
 
 from mimlab.probing.attention import Attention, Tensor
 from mimlab.probing.capture import Capture, capture
-from mimlab.probing.hugging import UNTRAINED, Preprocess, layout_of, redrawn, run
+from mimlab.probing.hugging import UNTRAINED, Preprocess
 from mimlab.probing.images import Batch, batches
 from mimlab.probing.layout import Layout
-from mimlab.probing.models import NamedModel
+from mimlab.probing.models import NamedModel, of_transformers
 from mimlab.probing.permuted import logit_shares
 from mimlab.probing.preprocessing import published
 from mimlab.probing.watch import watch
-from mimlab.report.probe_tables import LayerRecord, ModelRecord
+from mimlab.report.probe_tables import LayerRecord, ModelRecord, layout_of
 from mimlab.runs import InputError
 from mimlab.studies.probe_config import ProbeConfig
 from mimlab.studies.probe_parts import OFFSETS_SCHEMA, PROBE_SCHEMA, Part, moments_of
@@ -91,15 +90,7 @@ def named_module(module: torch.nn.Module, preprocess: Preprocess | None = None) 
     config: Any = getattr(module, "config", None)
     if getattr(module, "main_input_name", None) != "pixel_values" or config is None:
         return NamedModel(name, module, preprocess or published(224), module)
-    return _of_transformers(module, preprocess or published(int(np.max(config.image_size))))
-
-
-def _of_transformers(module: Any, preprocess: Preprocess) -> NamedModel:
-    def random(seed: int) -> NamedModel:
-        return _of_transformers(redrawn(module, seed), preprocess)
-
-    layout = layout_of(module.config, preprocess)
-    return NamedModel(type(module).__name__, module, preprocess, partial(run, module), layout, random)
+    return of_transformers(name, module, preprocess or published(int(np.max(config.image_size))))
 
 
 def tried(load: Callable[[], NamedModel], paths: Sequence[Path], config: ProbeConfig) -> Subject:
@@ -155,8 +146,7 @@ def measured(
     pixels = batch.pixels.to(config.device)
     with _running(config), _captured(named, config) as found:
         named.forward(pixels)
-    layouts = [Layout(*_of(one)) for one in record["layers"]]
-    if found.layouts != layouts:
+    if found.layouts != [layout_of(one) for one in record["layers"]]:
         raise InputError(
             f"{batch.names[0]} has another grid of patches than the images before it; let the preprocessing "
             "crop all images to one size"
@@ -177,7 +167,7 @@ def measured(
 def _shares(
     named: NamedModel, layers: Sequence[LayerRecord], pixels: Tensor, number: int, config: ProbeConfig
 ) -> pa.Table:
-    layouts = {Layout(*_of(one)) for one in layers}
+    layouts = {layout_of(one) for one in layers}
     layout = layouts.pop() if len(layouts) == 1 else None  # None: it is refused, and told why
     options = (config.permutations, config.seed, config.layers, config.heads)
     with _running(config):
@@ -187,10 +177,6 @@ def _shares(
 def has_offsets(record: ModelRecord) -> bool:
     """Whether attention by offset can be put in one table: one grid, and one number of heads."""
     return len({(tuple(one["grid"]), one["heads"]) for one in record["layers"]}) == 1
-
-
-def _of(one: LayerRecord) -> tuple[tuple[int, int], int, tuple[float, float], int]:
-    return tuple(one["grid"]), one["prefix"], tuple(one["patch_size"]), one["windows"]  # type: ignore[return-value]
 
 
 @contextmanager
@@ -276,10 +262,7 @@ class _Seen:
             "layer": attention.layer,
             "module": attention.module,
             "heads": attention.heads,
-            "grid": layout.grid,
-            "prefix": layout.prefix,
-            "patch_size": layout.patch_size,
-            "windows": layout.windows,
+            **asdict(layout),  # type: ignore[typeddict-item]
         }
         self.layers.append(record)
         if layout.windows == 1:

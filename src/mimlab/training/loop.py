@@ -167,8 +167,7 @@ class _Run:
         )
         self.model, self.optimizer = self.fabric.setup(loss, optimizer)
         if training.compile:
-            for part in self.objective.children():
-                part.compile()
+            self.objective.compile()
 
     def train(self, save_seconds: float) -> Outcome:
         """All steps that are left."""

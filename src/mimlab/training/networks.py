@@ -43,18 +43,22 @@ def sincos_positions(grid: int, width: int) -> Tensor:
     return torch.cat([torch.zeros(1, width, dtype=torch.float64), patches])[None].float()
 
 
+def _sizes(network: NetworkConfig) -> dict[str, Any]:
+    """What the configurations of encoder and MAE have in common."""
+    return {
+        "hidden_size": network.width,
+        "num_attention_heads": network.heads,
+        "intermediate_size": 4 * network.width,
+        "image_size": network.image_size,
+        "patch_size": network.patch_size,
+        "initializer_range": SPREAD,
+        "layer_norm_eps": 1e-6,
+    }
+
+
 def build_encoder(network: NetworkConfig, seed: int) -> Any:
     """A ViTModel without pooler: takes pixel_values (B, 3, s, s), gives last_hidden_state (B, 1 + patches, width)."""
-    config = ViTConfig(
-        hidden_size=network.width,
-        num_hidden_layers=network.depth,
-        num_attention_heads=network.heads,
-        intermediate_size=4 * network.width,
-        image_size=network.image_size,
-        patch_size=network.patch_size,
-        initializer_range=SPREAD,
-        layer_norm_eps=1e-6,
-    )
+    config = ViTConfig(num_hidden_layers=network.depth, **_sizes(network))
     with seeded(seed, "encoder"), quiet():
         encoder: Any = ViTModel(config, add_pooling_layer=False, use_mask_token=True)
     _set_positions(encoder.embeddings.position_embeddings, network)
@@ -68,14 +72,8 @@ def build_mae(network: NetworkConfig, encoder: Any, mask_ratio: float, norm_pixe
     """
     patches = network.grid**2
     config = ViTMAEConfig(
-        hidden_size=network.width,
+        **_sizes(network),
         num_hidden_layers=1,  # the encoder's blocks take their place
-        num_attention_heads=network.heads,
-        intermediate_size=4 * network.width,
-        image_size=network.image_size,
-        patch_size=network.patch_size,
-        initializer_range=SPREAD,
-        layer_norm_eps=1e-6,
         decoder_hidden_size=network.decoder_width,
         decoder_num_hidden_layers=network.decoder_depth,
         decoder_num_attention_heads=network.decoder_heads,

@@ -97,12 +97,11 @@ class MAE(Masked):
         encoder: Any,
         network: NetworkConfig,
         mask_ratio: float,
-        mask: str = "random",
-        norm_pixels: bool = False,
+        *options: Any,
         seed: int = 0,
     ) -> None:
-        super().__init__(encoder, network, mask_ratio, mask, norm_pixels)
-        self.mae = build_mae(network, encoder, mask_ratio, norm_pixels, seed)
+        super().__init__(encoder, network, mask_ratio, *options)
+        self.mae = build_mae(network, encoder, mask_ratio, self.norm_pixels, seed)
 
     def predict(self, pixel_values: Tensor, masks: Tensor) -> Tensor:
         predicted: Tensor = self.mae(pixel_values, noise=ordered_noise(masks)).logits
