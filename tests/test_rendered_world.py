@@ -3,8 +3,6 @@
 Written from the formulas before the renderer: latents are read back from pixels by plain projections.
 """
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -109,15 +107,13 @@ def test_latents_follow_the_law_and_are_independent():
 
 def test_the_scale_is_the_largest_that_leaves_every_pixel_in_range():
     source = rendered(world(1))
-    mean, deviation = (
-        np.tile(one, PATCH**2) for one in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    )
+    mean, deviation = (np.tile(one, PATCH**2) for one in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     for factor, fits in ((1.0, True), (1.001, False)):
         pixels = mean + deviation * source.scale * factor * 1.5 * source.features.reshape(-1, len(mean))
-        assert (pixels.min() >= -1e-12 and pixels.max() <= 1 + 1e-12) is fits
+        assert bool(pixels.min() >= -1e-12 and pixels.max() <= 1 + 1e-12) is fits
     shown = source.batch(0).pixels
     assert shown.dtype == torch.float32 and shown.shape == (64, 3, 32, 32)
-    assert 0 <= shown.min() and shown.max() <= 1
+    assert shown.min() >= 0 and shown.max() <= 1
 
 
 def test_a_batch_is_a_function_of_its_number():
@@ -186,4 +182,3 @@ def test_neighbours_on_the_curve_are_close():
     for area in range(1, 9):
         rows, columns = np.divmod(np.flatnonzero(source.area_of[0] == area), GRID)
         assert np.ptp(rows) == np.ptp(columns) == 1
-    assert all(a <= b for a, b in pairwise(sorted(source.area_of[0])))

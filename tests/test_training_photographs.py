@@ -14,11 +14,9 @@ from mimlab.training.config import PretrainConfig
 from mimlab.training.crops import (
     Crops,
     FolderCrops,
-    class_count,
-    held_out_source,
-    training_source,
 )
 from mimlab.training.photographs import HELD_OUT, LEFT_OUT, TRAINING, Photograph
+from mimlab.training.sources import class_count, held_out_source, training_source
 from mimlab.world.photograph import BUNDLED
 
 EVERY = (*TRAINING, *HELD_OUT)

@@ -128,7 +128,7 @@ def _walk(
     for key in keys(cls, path):
         if str(key) in without:
             continue
-        default = getattr(built, key.name) if built is not MISSING else key.default
+        default = getattr(built, key.name) if built not in (MISSING, None) else key.default
         words = paragraphs.get(key.name) or summary or text
         if key.table is not None:
             yield from _walk(key.table, key.path, default, words, without)

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mimlab.probing.layout import Layout
+from mimlab.probing.position_queries import CONTENT_IN_QUERY, query_by_position
 from mimlab.probing.preprocessing import CLIP, HALF, IMAGENET, Preprocessing
 from mimlab.runs.errors import InputError
 
@@ -99,6 +100,8 @@ def load_directory(folder: Path) -> tuple[nn.Module, Preprocess]:
     if missing:
         shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
         raise InputError(f"the weights in {folder} lack {shown}; give a directory with the whole model.")
+    if not getattr(model.config, CONTENT_IN_QUERY, True):
+        query_by_position(model)
     return model.eval(), _preprocessing(folder, model.config)
 
 

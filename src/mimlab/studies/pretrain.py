@@ -162,7 +162,7 @@ class Stream:
     """The training images as the loop asks for them; files that could not be used are kept in `skipped`."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        from mimlab.training.crops import training_source
+        from mimlab.training.sources import training_source
 
         self.source = training_source(config)
         self.images: int = self.source.images

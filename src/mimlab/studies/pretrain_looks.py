@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mimlab.runs.tables import read_table, write_table
-from mimlab.training.config import PretrainConfig
+from mimlab.training.config import PretrainConfig, held_out_of, images_of
 
 if TYPE_CHECKING:
     from mimlab.training.evaluation import Labelled
@@ -33,7 +33,7 @@ class Looks:
     """Called by the training loop with the steps done and the objective."""
 
     def __init__(self, config: PretrainConfig, folder: Path, steps: int) -> None:
-        from mimlab.training.crops import held_out_source
+        from mimlab.training.sources import held_out_source
         from mimlab.training.views import centre, standardise
         from mimlab.training.watching import Watching
 
@@ -64,7 +64,7 @@ class Looks:
         from mimlab.training.evaluation import reconstructed, which_photograph
 
         found: dict[str, float] = {}
-        if self.config.data.images is None:
+        if self.config.data.images is None and self.config.data.world is None:
             found |= which_photograph(objective.encoder, *self._labelled())
         made = reconstructed(objective, self._watching.batch, generator(0, "reconstruction"))
         return found | (made.losses if made is not None else {})
@@ -126,8 +126,8 @@ class Looks:
             "step": outcome.step,
             "steps": outcome.steps,
             "loss": last.get("loss"),
-            "images": str(config.data.images or "photographs of the dependencies"),
-            "held_out": str(config.data.held_out or "photographs of the dependencies, held out"),
+            "images": images_of(config.data),
+            "held_out": held_out_of(config.data),
             "crops": config.watching.crops,
             "parameters": sum(value.numel() for value in objective.encoder.parameters()),
             "layers": self._watching.layers,

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from mimlab.probing.hugging import quiet
+from mimlab.probing.position_queries import CONTENT_IN_QUERY
 from mimlab.probing.preprocessing import IMAGENET
 from mimlab.runs import InputError
 from mimlab.runs.files import replacing
@@ -116,12 +117,18 @@ def load_encoder(encoder: nn.Module, start: Path) -> None:
         raise InputError(f"start: {source} cannot be read: {str(error).splitlines()[0]}") from None
     here = encoder.config.to_dict()
     refuse_differences(
-        {key: there[key] for key in SHAPES if key in there and key in here},
-        {key: here[key] for key in SHAPES if key in there and key in here},
+        _compared(there, here),
+        _compared(here, there),
         f"start: {source} is an encoder of another configuration",
     )
     weights = _weights_for(encoder, source)
     encoder.load_state_dict(encoder.state_dict() | weights)
+
+
+def _compared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration must be as in another."""
+    shapes = {key: config[key] for key in SHAPES if key in config and key in other}
+    return shapes | {CONTENT_IN_QUERY: config.get(CONTENT_IN_QUERY, True)}
 
 
 def _weights_for(encoder: nn.Module, source: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from mimlab.runs.checks import finite_number, whole_number
 from mimlab.runs.errors import InputError
+from mimlab.world.world import World
 
 Name = Literal["simmim", "mae", "simclr", "moco-v3", "dino", "supervised"]
 
@@ -23,6 +24,7 @@ TEMPERATURE = {"simclr": 0.2, "moco-v3": 0.2, "dino": 0.1}
 MOMENTUM = {"moco-v3": 0.99, "dino": 0.996}
 """As published (SimCLR's temperature: what the trial on photographs found; the student's of DINO)."""
 DEFAULT_STEPS = 750
+AREAS = ("fixed", "shifted")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ class NetworkConfig:
     decoder_width, decoder_depth, decoder_heads
         Of mae's decoder.
     positions
-        "sincos" (fixed, in two dimensions) or "learned".
+        "sincos" (fixed, in two dimensions), "learned", or fixed and drawn: "random" directions, "orthogonal" ones.
+    content_in_query
+        Whether a query depends on what its patch shows, as in any vision transformer. False: on its position alone, as
+        in the theory.
     """
 
     image_size: int = 32
@@ -123,7 +128,8 @@ class NetworkConfig:
     decoder_width: int = 64
     decoder_depth: int = 1
     decoder_heads: int = 2
-    positions: Literal["sincos", "learned"] = "sincos"
+    positions: Literal["sincos", "learned", "random", "orthogonal"] = "sincos"
+    content_in_query: bool = True
 
     def __post_init__(self) -> None:
         sizes = ("image_size", "patch_size", "width", "depth", "heads")
@@ -135,6 +141,11 @@ class NetworkConfig:
             if self.positions == "sincos" and getattr(self, width) % 4:
                 raise InputError(
                     f"network.{width} = {getattr(self, width)} must be a multiple of 4 for positions = sincos"
+                )
+            if self.positions == "orthogonal" and getattr(self, width) < self.grid**2:
+                raise InputError(
+                    f"network.{width} = {getattr(self, width)} is too small for {self.grid**2} orthogonal positions; "
+                    "give as many channels as patches, or other positions"
                 )
         if self.patch_size == self.image_size:
             raise InputError(f"network.patch_size = {self.patch_size} leaves one patch; give a smaller one")
@@ -153,6 +164,11 @@ class DataConfig:
     ----------
     images
         A folder of images; without it the photographs that come with scikit-image and other dependencies.
+    world
+        Or: a world of the simulator, rendered as images: area_sizes that add up to the network's patches, clusters,
+        partitions, latent.
+    areas
+        Of such a world: "fixed", or "shifted" by a random offset in each image.
     held_out
         A folder of images to watch and evaluate on, never trained on; without it the dependencies' held-out ones.
     crop
@@ -166,6 +182,8 @@ class DataConfig:
     """
 
     images: Path | None = None
+    world: World | None = None
+    areas: Literal["fixed", "shifted"] = "fixed"
     held_out: Path | None = None
     crop: tuple[int, int] = (48, 128)
     scale: tuple[float, float] = (0.2, 1.0)
@@ -173,6 +191,13 @@ class DataConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("images", "held_out"):
+            if self.world is not None and getattr(self, name) is not None:
+                raise InputError(f"data: {name} and world do not go together; give images or a world")
+        if self.world is None and self.areas != "fixed":
+            raise InputError(
+                f'data.areas = "{self.areas}" is for a rendered world; give one, or leave it out'
+            )
         whole_number("data.batch_size", self.batch_size, least=2)
         whole_number("data.workers", self.workers, least=0)
         least, largest = (whole_number("data.crop", side) for side in self.crop)
@@ -185,7 +210,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How it is optimised: AdamW, linear warm-up, then a cosine to 0.
+    """How it is optimised: AdamW or gradient descent, linear warm-up, then a cosine to 0.
 
     The learning rate is blr x (images of one step) / 256; one step sees batch_size x accum_iter x devices images.
 
@@ -199,6 +224,8 @@ class TrainingConfig:
         Base learning rate, for 256 images a step.
     weight_decay
         Of weight matrices; biases, norms, positions and tokens have none.
+    optimizer
+        "adamw", or "sgd": gradient descent, with momentum betas[0].
     betas
         AdamW's.
     warmup
@@ -228,6 +255,7 @@ class TrainingConfig:
     epochs: float | None = None
     blr: float = 8e-3
     weight_decay: float = 0.05
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
     warmup: float = 0.1
     warmup_epochs: float | None = None
@@ -332,11 +360,32 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         whole_number("seed", self.seed, least=0)
+        if "mae" in self.objective.names and not self.network.content_in_query:
+            raise InputError(
+                "network.content_in_query = false is not for mae, whose encoder sees some positions only; take simmim"
+            )
 
     @property
     def images_per_step(self) -> int:
         """Images that one optimizer step sees, over all processes."""
         return self.data.batch_size * self.training.accum_iter * self.training.devices
+
+
+def images_of(data: DataConfig) -> str:
+    """What is trained on, in words."""
+    return _rendered(data) or str(data.images or "photographs of the dependencies")
+
+
+def held_out_of(data: DataConfig) -> str:
+    """What is watched, in words."""
+    return _rendered(data) or str(data.held_out or "photographs of the dependencies, held out")
+
+
+def _rendered(data: DataConfig) -> str:
+    if data.world is None:
+        return ""
+    sizes = ", ".join(f"{size}" if count == 1 else f"{count} x {size}" for size, count in data.world.runs)
+    return f"a rendered world: {data.areas} areas of {sizes} patches, clusters: {data.world.clusters}"
 
 
 def _positive(name: str, value: Any) -> None:

@@ -25,19 +25,18 @@ from torch.utils.data import DataLoader
 
 from mimlab.probing.images import find_images, open_image
 from mimlab.runs.errors import InputError
-from mimlab.training.config import PretrainConfig
 from mimlab.training.draws import generator
-from mimlab.training.photographs import HELD_OUT, TRAINING
-from mimlab.training.views import source_side
 
 
 class Batch(NamedTuple):
     """pixels: (B, 3, side, side) float32 in [0, 1]. labels: (B,) int64, which photograph or class. skipped: files
-    that could not be used, whose place the next file of the epoch took, with the reason."""
+    that could not be used, whose place the next file of the epoch took, with the reason. rendered: not photographs,
+    but patches that no view may mix or mirror."""
 
     pixels: Tensor
     labels: Tensor
     skipped: tuple[tuple[str, str], ...] = ()
+    rendered: bool = False
 
 
 class Source(Protocol):
@@ -127,7 +126,7 @@ class FolderCrops:
         self.paths = find_images(self.folder)
         self.side, self.scale, self.batch_size = side, scale, batch_size
         self.seed, self.purpose, self.workers = seed, purpose, workers
-        self.labels = _labels(self.folder, self.paths)
+        self.labels = folder_labels(self.folder, self.paths)
         self.images, self.classes = len(self.paths), max(self.labels) + 1
         if self.images < batch_size:
             raise InputError(
@@ -190,7 +189,7 @@ def _permutation(images: int, seed: int, epoch: int, purpose: str) -> Tensor:
     return torch.randperm(images, generator=generator(seed, epoch, purpose, "epoch"))
 
 
-def _labels(folder: Path, paths: Sequence[Path]) -> list[int]:
+def folder_labels(folder: Path, paths: Sequence[Path]) -> list[int]:
     """Which of the folder's own folders each lies in; which image each is, where there are fewer than two."""
     inner = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
     names = {name: label for label, name in enumerate(sorted(set(inner)))}
@@ -209,41 +208,6 @@ def _cut(pixels: Tensor, size: int, place: Sequence[float], side: int) -> Tensor
     if size == side:
         return window[0]
     return interpolate(window, (side, side), mode="bilinear", antialias=True)[0]
-
-
-def training_source(config: PretrainConfig, purpose: str = "training") -> Source:
-    """What a run trains on: the folder it names, or the dependencies' photographs for training.
-
-    Crops are as large as the objective's views ask for (`mimlab.training.views`). With another purpose, other crops
-    of the same images. Raises InputError as the sources do.
-    """
-    data = config.data
-    side = source_side(config.network.image_size)
-    if data.images is None:
-        paths = [photograph.path for photograph in TRAINING]
-        return Crops(paths, side, data.crop, data.batch_size, config.seed, purpose)
-    if not set(config.objective.names) & {"simclr", "moco-v3", "dino"}:
-        side = config.network.image_size
-    return FolderCrops(data.images, side, data.scale, data.batch_size, config.seed, purpose, data.workers)
-
-
-def held_out_source(config: PretrainConfig, batch_size: int | None = None) -> Source:
-    """What a run never trains on, the same crops for every seed: the second folder, or photographs held out.
-
-    batch_size: as in training unless given.
-    """
-    data, side = config.data, source_side(config.network.image_size)
-    size = batch_size or data.batch_size
-    if data.held_out is None:
-        return Crops([photograph.path for photograph in HELD_OUT], side, data.crop, size, 0, "held out")
-    return FolderCrops(data.held_out, config.network.image_size, data.scale, size, 0, "held out")
-
-
-def class_count(config: PretrainConfig) -> int:
-    """How many labels the training images have, without opening any."""
-    if config.data.images is None:
-        return len(TRAINING)
-    return max(_labels(Path(config.data.images), find_images(Path(config.data.images)))) + 1
 
 
 class _Numbered:

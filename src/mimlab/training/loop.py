@@ -159,11 +159,12 @@ class _Run:
         self.log = RunLog(self.folder, self.writes)
         training = self.config.training
         loss = _Loss(self.objective)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self.objective, training.weight_decay),
-            lr=training.blr,
-            betas=training.betas,
-            fused=self.fabric.device.type == "cuda",
+        groups = parameter_groups(self.objective, training.weight_decay)
+        options: dict[str, Any] = {"lr": training.blr, "fused": self.fabric.device.type == "cuda"}
+        optimizer = (
+            torch.optim.SGD(groups, momentum=training.betas[0], **options)
+            if training.optimizer == "sgd"
+            else torch.optim.AdamW(groups, betas=training.betas, **options)
         )
         self.model, self.optimizer = self.fabric.setup(loss, optimizer)
         if training.compile:

@@ -1,9 +1,9 @@
 """The networks that are trained: transformers' models, built from configurations, with weights drawn from a seed.
 
 The encoder is a ViTModel with a mask token, pre-norm, its weights N(0, 0.02²), so that attention starts close to
-uniform. Positions are fixed, sines and cosines in two dimensions, or learned. A ViTMAEForPreTraining is put around an
-encoder rather than beside it: it runs the encoder's own blocks, embeddings and norm, so that what it trains is what
-is watched, saved and shared with another objective.
+uniform. Positions are fixed (two-dimensional sines and cosines, or random directions) or learned. A
+ViTMAEForPreTraining is put around an encoder rather than beside it: it runs the encoder's own blocks, embeddings and
+norm, so that what it trains is what is watched, saved and shared with another objective.
 
 Two things in transformers (5.23) would go wrong silently. A ViTMAE built from its configuration has positions that
 are all zero, in encoder and decoder, since the general initialisation runs last; here they are set. And ViTMAE
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 
 from mimlab.probing.hugging import quiet
+from mimlab.probing.position_queries import query_by_position
 from mimlab.training.config import NetworkConfig
-from mimlab.training.draws import seeded
+from mimlab.training.draws import generator, seeded
 from mimlab.training.masks import masked_count
 
 SPREAD = 0.02
@@ -61,7 +62,9 @@ def build_encoder(network: NetworkConfig, seed: int) -> Any:
     config = ViTConfig(num_hidden_layers=network.depth, **_sizes(network))
     with seeded(seed, "encoder"), quiet():
         encoder: Any = ViTModel(config, add_pooling_layer=False, use_mask_token=True)
-    _set_positions(encoder.embeddings.position_embeddings, network)
+    _set_positions(encoder.embeddings.position_embeddings, network, seed)
+    if not network.content_in_query:
+        query_by_position(encoder)
     return encoder.train()
 
 
@@ -86,20 +89,35 @@ def build_mae(network: NetworkConfig, encoder: Any, mask_ratio: float, norm_pixe
         mae: Any = ViTMAEForPreTraining(config)
         nn.init.normal_(mae.decoder.mask_token, std=SPREAD)
         nn.init.trunc_normal_(mae.decoder.decoder_pos_embed, std=SPREAD)
-    _set_positions(mae.decoder.decoder_pos_embed, network)
+    _set_positions(mae.decoder.decoder_pos_embed, network, seed)
     mae.vit.layers, mae.vit.layernorm = encoder.layers, encoder.layernorm
     for part in ("patch_embeddings", "cls_token", "position_embeddings"):
         setattr(mae.vit.embeddings, part, getattr(encoder.embeddings, part))
     return mae.train()
 
 
-def _set_positions(positions: nn.Parameter, network: NetworkConfig) -> None:
-    """Fixed positions, or those that were drawn, to be learned."""
-    fixed = network.positions == "sincos"
-    if fixed:
+def drawn_positions(grid: int, width: int, orthogonal: bool, seed: int) -> Tensor:
+    """Positions of CLS (zero) and grid² patches in random directions, (1, 1 + grid², width) float32, as long as those
+    of sines and cosines, sqrt(width / 2); orthogonal to each other, for grid² <= width, or independent."""
+    drawn = torch.randn(grid**2, width, generator=generator(seed, "positions"), dtype=torch.float64)
+    directions = torch.linalg.qr(drawn.T).Q.T if orthogonal else nn.functional.normalize(drawn, dim=-1)
+    patches = directions * (width / 2) ** 0.5
+    return torch.cat([torch.zeros(1, width, dtype=torch.float64), patches])[None].float()
+
+
+def _set_positions(positions: nn.Parameter, network: NetworkConfig, seed: int) -> None:
+    """Fixed positions, or those that were drawn with the weights, to be learned."""
+    learned = network.positions == "learned"
+    if not learned:
+        width = positions.shape[-1]
+        fixed = (
+            sincos_positions(network.grid, width)
+            if network.positions == "sincos"
+            else drawn_positions(network.grid, width, network.positions == "orthogonal", seed)
+        )
         with torch.no_grad():
-            positions.copy_(sincos_positions(network.grid, positions.shape[-1]))
-    positions.requires_grad_(not fixed)
+            positions.copy_(fixed)
+    positions.requires_grad_(learned)
 
 
 def frozen_copy(module: nn.Module) -> Any:

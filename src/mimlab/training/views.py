@@ -21,6 +21,7 @@ from kornia.geometry.transform import crop_and_resize
 from torch import Generator, Tensor
 
 from mimlab.probing.preprocessing import IMAGENET
+from mimlab.training.masks import masked_count, random_masks
 
 MEAN, STD = IMAGENET
 
@@ -64,6 +65,14 @@ def plain(pixels: Tensor, side: int, generator: Generator) -> Tensor:
     index = torch.arange(batch, device=pixels.device)[:, None, None, None]
     channels = torch.arange(3, device=pixels.device)[None, :, None, None]
     return pixels[index, channels, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def hidden(pixel_values: Tensor, patch_size: int, generator: Generator, share: float = 0.5) -> Tensor:
+    """Standardised images (B, 3, s, s) with a share of their patches, drawn for each image, set to 0."""
+    grid = pixel_values.shape[-1] // patch_size
+    masks = random_masks(len(pixel_values), grid, masked_count(grid**2, share), generator)
+    kept = (~masks).to(pixel_values).reshape(-1, 1, grid, grid)
+    return pixel_values * kept.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
 
 
 def strong(

@@ -44,6 +44,22 @@ class Objective(nn.Module, ABC):  # type: ignore[misc]
         """pixel_values of crops (B, 3, S, S) in [0, 1]: their middle, standardised; nothing is drawn."""
         return views.standardise(views.centre(pixels, self.image_size))
 
+    def plain_view(self, batch: Batch, generator: Generator) -> Tensor:
+        """pixel_values (B, 3, image_size, image_size) of a batch: cut and mirrored at random; rendered images as they
+        are."""
+        if batch.rendered:
+            return views.standardise(batch.pixels)
+        return views.standardise(views.plain(batch.pixels, self.image_size, generator))
+
+    def strong_view(
+        self, batch: Batch, side: int, generator: Generator, scale: tuple[float, float]
+    ) -> Tensor:
+        """pixel_values (B, 3, side, side) of a batch, augmented; of rendered images whole copies with half of their
+        patches hidden, the views of theory, section 6."""
+        if batch.rendered:
+            return views.hidden(views.standardise(batch.pixels), self.encoder.config.patch_size, generator)
+        return views.standardise(views.strong(batch.pixels, side, generator, scale))
+
     def describe(self, pixel_values: Tensor, **options: Any) -> Tensor:
         """The encoder's output for CLS: (B, width)."""
         hidden: Tensor = self.encoder(pixel_values, **options).last_hidden_state

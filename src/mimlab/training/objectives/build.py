@@ -6,7 +6,6 @@ from typing import Any
 
 from mimlab.training.checkpoints import load_encoder
 from mimlab.training.config import PretrainConfig
-from mimlab.training.crops import class_count
 from mimlab.training.draws import seeded
 from mimlab.training.networks import build_encoder
 from mimlab.training.objectives.base import Objective
@@ -15,6 +14,7 @@ from mimlab.training.objectives.distillation import DINO
 from mimlab.training.objectives.masked import MAE, SimMIM
 from mimlab.training.objectives.pair import Pair
 from mimlab.training.objectives.supervised import Supervised
+from mimlab.training.sources import class_count
 
 
 def build_objective(config: PretrainConfig) -> Objective:

@@ -24,7 +24,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
-from mimlab.training import views
 from mimlab.training.crops import Batch
 from mimlab.training.networks import follow, frozen_copy, perceptron
 from mimlab.training.objectives.base import Objective, cosines, momentum_at
@@ -43,7 +42,7 @@ class SimCLR(Objective):
         self.projector = perceptron((width, 4 * width, size), last_norm=True)
 
     def loss(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        pair = torch.cat(_two_views(batch, self.image_size, generator))  # one pass, one batch norm
+        pair = torch.cat(_two_views(self, batch, generator))  # one pass, one batch norm
         one, other = self.projector(self.describe(pair)).chunk(2)
         return _with_accuracy(*nt_xent(one, other, self.temperature))
 
@@ -65,7 +64,7 @@ class MoCoV3(Objective):
         self.slow_encoder, self.slow_projector = frozen_copy(encoder), frozen_copy(self.projector)
 
     def loss(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        pair = _two_views(batch, self.image_size, generator)
+        pair = _two_views(self, batch, generator)
         queries = [self.predictor(self.projector(self.describe(view))) for view in pair]
         with torch.no_grad():
             keys = [self.keys(view) for view in pair]
@@ -85,8 +84,8 @@ class MoCoV3(Objective):
         follow(self.slow_projector, self.projector, momentum)
 
 
-def _two_views(batch: Batch, side: int, generator: Generator) -> list[Tensor]:
-    return [views.standardise(views.strong(batch.pixels, side, generator, SCALE)) for _ in range(2)]
+def _two_views(objective: Objective, batch: Batch, generator: Generator) -> list[Tensor]:
+    return [objective.strong_view(batch, objective.image_size, generator, SCALE) for _ in range(2)]
 
 
 def _with_accuracy(loss: Tensor, found: Tensor) -> dict[str, Tensor]:

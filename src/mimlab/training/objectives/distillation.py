@@ -24,7 +24,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import log_softmax, softmax
 
-from mimlab.training import views
 from mimlab.training.crops import Batch
 from mimlab.training.networks import SPREAD, follow, frozen_copy, perceptron
 from mimlab.training.objectives.base import Objective, cosines, momentum_at
@@ -74,12 +73,12 @@ class DINO(Objective):
         self._seen: list[Tensor] = []
 
     def loss(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        shown = [self._view(batch, self.image_size, GLOBAL, generator) for _ in range(2)]
+        shown = [self.strong_view(batch, self.image_size, generator, GLOBAL) for _ in range(2)]
         with torch.no_grad():
             teacher = torch.stack([self.teach(view) for view in shown])
         student = [self.head(self.describe(view)) for view in shown]
         for _ in range(self.local_views):
-            view = self._view(batch, self.local_side, LOCAL, generator)
+            view = self.strong_view(batch, self.local_side, generator, LOCAL)
             student.append(self.head(self.describe(view, interpolate_pos_encoding=True)))
         if self.training:
             self._seen.append(teacher.mean((0, 1)))
@@ -89,9 +88,6 @@ class DINO(Objective):
         """The teacher's (B, K) of a view."""
         said: Tensor = self.slow_head(self.slow_encoder(view).last_hidden_state[:, 0])
         return said
-
-    def _view(self, batch: Batch, side: int, scale: tuple[float, float], generator: Generator) -> Tensor:
-        return views.standardise(views.strong(batch.pixels, side, generator, scale))
 
     def after_step(self, progress: float) -> None:
         momentum = momentum_at(self.momentum, progress)

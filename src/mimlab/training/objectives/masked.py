@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from mimlab.training import views
 from mimlab.training.config import NetworkConfig
 from mimlab.training.crops import Batch
 from mimlab.training.masks import block_masks, masked_count, ordered_noise, patches_of, random_masks
@@ -68,7 +67,7 @@ class Masked(Objective):
         return self.target(pixel_values), self.predict(pixel_values, masks)
 
     def loss(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        pixels = views.standardise(views.plain(batch.pixels, self.image_size, generator))
+        pixels = self.plain_view(batch, generator)
         masks = self.masks(len(pixels), generator).to(pixels.device)
         return {"loss": masked_error(*self.reconstruct(pixels, masks), masks)}
 

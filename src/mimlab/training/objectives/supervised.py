@@ -7,7 +7,6 @@ from typing import Any
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
-from mimlab.training import views
 from mimlab.training.crops import Batch
 from mimlab.training.networks import linear
 from mimlab.training.objectives.base import Objective
@@ -21,7 +20,7 @@ class Supervised(Objective):
         self.head = linear(encoder.config.hidden_size, classes)
 
     def loss(self, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        pixels = views.standardise(views.plain(batch.pixels, self.image_size, generator))
+        pixels = self.plain_view(batch, generator)
         logits = self.head(self.describe(pixels)).float()
         right = logits.argmax(-1) == batch.labels
         return {"loss": cross_entropy(logits, batch.labels), "accuracy": right.float().mean()}
