@@ -16,20 +16,32 @@ from safetensors.torch import load_file
 import mimlab
 from mimlab.cli import application
 from mimlab.cli.session import run
-from mimlab.runs import read_toml
+from mimlab.runs import build, read_toml
 from mimlab.runs.tables import read_json, read_table
 from mimlab.studies import pretrain_looks
 from mimlab.studies.pretrain_looks import Looks
 from mimlab.training import loop
 from mimlab.training.checkpoints import Journal, checkpoint_steps, load_state, save_state
+from mimlab.training.config import PretrainConfig
+from mimlab.training.crops import held_out_source
 from mimlab.training.log import TIMES
+from mimlab.training.views import centre
+from mimlab.training.watching import SHARES_SCHEMA
 
 TINY = (
     *(("--image-size", 16), ("--patch-size", 4), ("--width", 16), ("--depth", 1), ("--heads", 2)),
     *(("--decoder-width", 16), ("--steps", 6), ("--batch-size", 4), ("--crops", 4), ("--checkpoints", 3)),
     *(("--interval", 4), ("--accelerator", "cpu")),
 )
-WRITTEN = {"config.toml", "summary.json", "log.jsonl", "statistics.parquet", "maps.parquet", "report.html"}
+WRITTEN = {
+    "config.toml",
+    "summary.json",
+    "log.jsonl",
+    "statistics.parquet",
+    "maps.parquet",
+    "shares.parquet",
+    "report.html",
+}
 
 
 DRAW = Looks.draw
@@ -69,7 +81,7 @@ def log_of(folder: str) -> list[dict[str, float]]:
 def same_runs(one: str, other: str) -> None:
     """The same log, looks and weights, to the last bit; a run that was stopped has more checkpoints."""
     assert log_of(one) == log_of(other)
-    for name in ("statistics.parquet", "maps.parquet"):
+    for name in ("statistics.parquet", "maps.parquet", "shares.parquet"):
         assert read_table(Path(one) / name).equals(read_table(Path(other) / name))
     steps = checkpoint_steps(Path(one))
     assert set(steps) <= set(checkpoint_steps(Path(other)))
@@ -87,7 +99,7 @@ def test_a_run_is_written_and_can_be_repeated(objective, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert objective in shown.out and "6 of 6 steps" in shown.out and "written to run" in shown.err
     names = {path.name for path in Path("run").iterdir()}
-    assert names == WRITTEN | {"checkpoints", "crop.png", "figures", "tensorboard"}
+    assert names == WRITTEN | {"checkpoints", "crop.png", "figures", "held_out", "tensorboard"}
     assert list(Path("run/figures").glob("*.png")) and Path("run/report.html").stat().st_size > 1000
     assert checkpoint_steps(Path("run")) == [0, 1, 6]
     summary = read_json(Path("run/summary.json"))
@@ -96,6 +108,18 @@ def test_a_run_is_written_and_can_be_repeated(objective, capsys, monkeypatch):
     assert ("image_mean" in summary["evaluation"][0]) == (objective != "simclr")
     table = read_table("run/statistics.parquet")
     assert sorted(set(table["step"].to_pylist())) == [0, 1, 2, 4, 6]
+    shares = read_table("run/shares.parquet")
+    assert shares.schema == SHARES_SCHEMA and set(shares["step"].to_pylist()) == {0, 1, 6}
+    kept = sorted(Path("run/held_out").iterdir())
+    assert [path.name for path in kept] == ["000.png", "001.png", "002.png", "003.png"]
+    crops = centre(
+        held_out_source(build(PretrainConfig, read_toml("run/config.toml"), "run"), 4).batch(0).pixels, 16
+    )
+    for path, crop in zip(kept, crops, strict=True):
+        with Image.open(path) as picture:
+            assert picture.mode == "RGB"
+            shown = np.asarray(picture, dtype=float) / 255
+        np.testing.assert_allclose(shown, crop.permute(1, 2, 0), atol=0.5 / 255 + 1e-6)
     again = ["pretrain", "run/config.toml", "--out", "again", "--json"]
     assert run(application("pretrain"), again) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "finished"

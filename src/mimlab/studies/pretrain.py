@@ -133,7 +133,7 @@ def _train(
     if not fabric.is_global_zero:
         return Pretraining(folder, config, {"status": outcome.status}, [], looks.empty)
     log = Journal(folder / LOG).records()
-    statistics, maps = looks.tables()
+    statistics, maps, shares = looks.tables()
     alarms = find_alarms(statistics)
     summary = looks.summary(objective, outcome, log, alarms) | {
         "skipped": sorted(source.skipped.items()),
@@ -149,6 +149,8 @@ def _train(
     write_toml(folder / "config.toml", config)
     write_table(folder / "statistics.parquet", statistics)
     write_table(folder / "maps.parquet", maps)
+    write_table(folder / "shares.parquet", shares)
+    looks.keep_crops()
     looks.draw(objective, summary, log, statistics, maps, alarms)
     if not outcome.status.startswith("stopped"):  # what has ended needs no state to go on from
         (folder / STATE).unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 Of attention: the `core` statistics of theory, section 7, per layer and head, means over the images of the batch, and
 the same statistics of the map averaged over those images (the positional part). Of outputs, one vector an image: their
-deviation and their effective rank, for the CLS token ("cls_...") and for the mean over patches ("mean_...").
+deviation and their effective rank, for the CLS token ("cls_...") and for the mean over patches ("mean_..."). Of logits:
+the shares of theory, section 8, for some images of the batch with their patches permuted.
 
 Values of one batch are comparable among themselves alone: another batch, another number of images (the positional
 part averages over them) or another image size in one curve would look like training. Autocast is off, so that a
@@ -26,6 +27,8 @@ from mimlab.probing.callbacks import undisturbed
 from mimlab.probing.capture import capture
 from mimlab.probing.catalogue import CATALOGUE, CORE
 from mimlab.probing.layout import Layout
+from mimlab.probing.permuted import logit_shares
+from mimlab.probing.shares import intervals
 from mimlab.probing.watch import watch
 from mimlab.runs.errors import InputError
 from mimlab.statistics.terms import effective_rank_of
@@ -55,6 +58,21 @@ MAPS_SCHEMA = pa.schema(
     ]
 )
 """Weight of one query patch on each patch, mean over heads; queries and patches are counted row by row from 0."""
+
+SHARES_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("layer", pa.int64()),
+        ("module", pa.string()),
+        ("head", pa.int64()),
+        ("component", pa.string()),
+        ("share", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+"""A row per step, layer, head and component of `mimlab.probing.shares.COMPONENTS`: the mean over images, and its 95%
+interval."""
 
 FALL = 0.5
 """An alarm where a layer's NMI is below this share of the largest it had. In the trial that this project began with (32
@@ -152,6 +170,23 @@ class Watching:
         return pa.table(
             {**fixed, "layer": layer, "patch": patch, "value": values.ravel()}, schema=MAPS_SCHEMA
         )
+
+    def shares(self, objective: nn.Module, step: int, images: int, permutations: int) -> pa.Table:
+        """Shares of logit variance over the first `images` of the batch, each permuted so often: `SHARES_SCHEMA`.
+
+        The permutations are the same at every step, so that steps differ by what was learned between them.
+        """
+        encoder: Any = objective.encoder
+        with _at_rest(encoder, self.batch[:images]) as pixels:
+            found = logit_shares(
+                encoder,
+                pixels,
+                permutations=permutations,
+                seed=0,
+                forward=lambda one: encoder(pixel_values=one),
+            )
+        means = intervals(found, "").drop_columns("model")
+        return means.add_column(0, "step", pa.array([step] * len(means), pa.int64())).cast(SHARES_SCHEMA)
 
 
 def find_alarms(
