@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +28,7 @@ from mimlab.training.config import PretrainConfig
 from mimlab.training.crops import held_out_source
 from mimlab.training.log import TIMES
 from mimlab.training.views import centre
-from mimlab.training.watching import SHARES_SCHEMA
+from mimlab.training.watching import SHARES_SCHEMA, Watching
 
 TINY = (
     *(("--image-size", 16), ("--patch-size", 4), ("--width", 16), ("--depth", 1), ("--heads", 2)),
@@ -99,7 +101,7 @@ def test_a_run_is_written_and_can_be_repeated(objective, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert objective in shown.out and "6 of 6 steps" in shown.out and "written to run" in shown.err
     names = {path.name for path in Path("run").iterdir()}
-    assert names == WRITTEN | {"checkpoints", "crop.png", "figures", "held_out", "tensorboard"}
+    assert names == WRITTEN | {"checkpoints", "figures", "held_out", "tensorboard"}
     assert list(Path("run/figures").glob("*.png")) and Path("run/report.html").stat().st_size > 1000
     assert checkpoint_steps(Path("run")) == [0, 1, 6]
     summary = read_json(Path("run/summary.json"))
@@ -182,6 +184,48 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(capsys):
     assert mimlab_("--out", "whole") == 0
     same_runs("run", "whole")
     assert not Path("run.partial").exists()
+
+
+def collapsing(monkeypatch):
+    """Attention that seems to lose its NMI at step 4, whatever the network does."""
+    observe = Watching.observe
+
+    def observed(self, objective, step):
+        table = observe(self, objective, step)
+        nmi = pa.scalar(0.4 if step < 4 else 0.1)
+        value = pc.if_else(pc.equal(table["statistic"], "nmi"), nmi, table["value"])
+        return table.set_column(table.column_names.index("value"), "value", value)
+
+    monkeypatch.setattr(Watching, "observe", observed)
+
+
+@pytest.mark.parametrize("saved", [0.0, 1e9], ids=["after the alarm", "before the alarm"])
+def test_an_alarm_is_said_at_once_and_kept_once(saved, monkeypatch, capsys):
+    collapsing(monkeypatch)
+    assert mimlab_("--out", "whole") == 0
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("alarm")]
+    assert line.startswith("alarm at step 4: NMI at depth 1 is 0.1 and was 0.4: ")
+    journal = Journal(Path("whole/alarms.jsonl")).records()
+    assert journal == [{"step": 4, "layer": 0, "statistic": "nmi", "value": 0.1, "was": 0.4}]
+    assert read_json("whole/summary.json")["alarms"] == [line.removeprefix("alarm at ")]
+
+    advance = loop._Run._advance
+
+    def killed(self, batches):
+        if self.step == 5:
+            raise KeyboardInterrupt
+        advance(self, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "SAVE_SECONDS", saved)
+        patched.setattr(loop._Run, "_advance", killed)
+        assert mimlab_("--out", "run") == 130
+        assert "alarm at step 4" in capsys.readouterr().err  # while it lasts
+    assert load_state(Path("run.partial"))["step"] == (5 if saved == 0 else 0)
+    assert mimlab_("--out", "run", "--resume") == 0
+    assert ("alarm at" in capsys.readouterr().err) == (saved > 0)  # where step 4 was taken again
+    assert Journal(Path("run/alarms.jsonl")).records() == journal
+    same_runs("whole", "run")
 
 
 def test_a_run_whose_minutes_were_over_goes_on(capsys):

@@ -12,6 +12,7 @@ from transformers import ViTConfig, ViTModel
 import mimlab
 from mimlab import statistics
 from mimlab.probing.catalogue import CORE
+from mimlab.probing.collapse import Falls
 from mimlab.probing.shares import COMPONENTS, shares_of
 from mimlab.runs import InputError
 from mimlab.training.watching import (
@@ -280,6 +281,9 @@ def test_alarms_of_several_layers_come_in_order_and_say_what_was_seen():
     assert "CLS outputs" in str(found[0]) and "0.01" in str(found[0])
     shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
     assert find_alarms(shuffled) == found
+    falls = Falls()
+    looks = [find_alarms(table.filter(pc.field("step") == step), falls) for step in range(4)]
+    assert [alarm for look in looks for alarm in look] == found and looks[0] == []
 
 
 def test_a_network_driven_to_collapse_sounds_both_alarms_and_one_that_is_left_alone_none(batch):
