@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,11 @@ def test_a_run_is_written_and_can_be_repeated(objective, capsys, monkeypatch):
     assert names == WRITTEN | {"checkpoints", "figures", "held_out", "tensorboard"}
     assert list(Path("run/figures").glob("*.png")) and Path("run/report.html").stat().st_size > 1000
     assert checkpoint_steps(Path("run")) == [0, 1, 6]
+    made = Path("run/figures/reconstructions.png")
+    assert made.exists() == (objective != "simclr")
+    if made.exists():
+        with Image.open(made) as picture:
+            assert re.search(r"step 0: .*; step 1: .*; step 6: ", picture.info["Description"])
     summary = read_json(Path("run/summary.json"))
     assert (summary["status"], summary["step"], summary["steps"]) == ("finished", 6, 6)
     assert [record["step"] for record in summary["evaluation"]] == [0, 1, 6]
@@ -199,8 +205,8 @@ def collapsing(monkeypatch):
     monkeypatch.setattr(Watching, "observe", observed)
 
 
-@pytest.mark.parametrize("saved", [0.0, 1e9], ids=["after the alarm", "before the alarm"])
-def test_an_alarm_is_said_at_once_and_kept_once(saved, monkeypatch, capsys):
+@pytest.mark.parametrize(("killed", "state"), [(3, 3), (5, 0), (5, 5)], ids=lambda step: f"step {step}")
+def test_an_alarm_is_said_at_once_and_kept_once(killed, state, monkeypatch, capsys):
     collapsing(monkeypatch)
     assert mimlab_("--out", "whole") == 0
     (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("alarm")]
@@ -211,19 +217,19 @@ def test_an_alarm_is_said_at_once_and_kept_once(saved, monkeypatch, capsys):
 
     advance = loop._Run._advance
 
-    def killed(self, batches):
-        if self.step == 5:
+    def killing(self, batches):
+        if self.step == killed:
             raise KeyboardInterrupt
         advance(self, batches)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "SAVE_SECONDS", saved)
-        patched.setattr(loop._Run, "_advance", killed)
+        patched.setattr(loop, "SAVE_SECONDS", 1e9 if state == 0 else 0.0)
+        patched.setattr(loop._Run, "_advance", killing)
         assert mimlab_("--out", "run") == 130
-        assert "alarm at step 4" in capsys.readouterr().err  # while it lasts
-    assert load_state(Path("run.partial"))["step"] == (5 if saved == 0 else 0)
+        assert ("alarm at step 4" in capsys.readouterr().err) == (killed > 4)  # while it lasts
+    assert load_state(Path("run.partial"))["step"] == state
     assert mimlab_("--out", "run", "--resume") == 0
-    assert ("alarm at" in capsys.readouterr().err) == (saved > 0)  # where step 4 was taken again
+    assert ("alarm at" in capsys.readouterr().err) == (state < 4)  # where step 4 is taken, or taken again
     assert Journal(Path("run/alarms.jsonl")).records() == journal
     same_runs("whole", "run")
 

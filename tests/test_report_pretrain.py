@@ -40,6 +40,7 @@ from mimlab.report.pretrain_tables import (
     PretrainRun,
     as_probed,
     series,
+    share_series,
     spread_steps,
     steps_in,
 )
@@ -83,6 +84,13 @@ def test_a_series_is_the_mean_over_heads_with_the_lowest_and_the_highest():
     np.testing.assert_allclose(found.low, values.min(1))
     np.testing.assert_allclose(found.high, values.max(1))
     np.testing.assert_allclose(series(table, "mean_rank").mean, [3 + step for step in STEPS])
+    shares = shares_table()
+    found = share_series(shares.take(np.random.default_rng(0).permutation(len(shares))), "FP", 1)
+    rows = shares.filter((pc.field("component") == "FP") & (pc.field("layer") == 1)).to_pylist()
+    for values, column in ((found.mean, "share"), (found.low, "low"), (found.high, "high")):
+        by_step = [[row[column] for row in rows if row["step"] == step] for step in (0, 4, 32)]
+        np.testing.assert_allclose(values, np.mean(by_step, axis=1))
+    assert found.steps.tolist() == [0, 4, 32]
     assert not series(table, "mean_rank", 0) and not series(table, "another", 0)
 
 
