@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from mimlab import statistics
 from mimlab.probing.layout import Layout
+from mimlab.probing.shares import COMPONENTS
 from mimlab.report.pretrain_tables import PretrainRun
 
 LAYOUT = Layout((4, 4), prefix=1, patch_size=(4, 4))
@@ -78,6 +79,22 @@ def maps_table(sharp=0.5, steps=STEPS, query=QUERY):
     )
 
 
+@cache
+def shares_table(steps=(0, 4, 32)):
+    """Shares that add up to 1, other in every layer and head and at every step, with wider and narrower intervals."""
+    rows = []
+    for step in steps:
+        for layer in range(LAYERS):
+            for head in range(HEADS):
+                draws = np.random.default_rng([step, layer, head])
+                for name, share in zip(COMPONENTS, draws.dirichlet(np.ones(len(COMPONENTS))), strict=True):
+                    width = draws.random() / 10
+                    where = {"step": step, "layer": layer, "module": f"layers.{layer}", "head": head}
+                    value = {"share": share, "low": share - width, "high": share + width}
+                    rows.append(where | {"component": name} | value)
+    return pa.Table.from_pylist(rows)
+
+
 def log_of(steps=32):
     return [
         {"step": n, "loss": 1 / n + 0.1, "lr": 1e-3 * min(n / 4, 1 - n / 40)} for n in range(1, steps + 1)
@@ -102,6 +119,5 @@ def summary(**change):
 
 
 def run_of(name="simmim", sharp=0.5, query=QUERY, picture=PICTURE, **change):
-    return PretrainRun(
-        name, summary(**change), statistics_table(sharp), maps_table(sharp, query=query), picture
-    )
+    maps = maps_table(sharp, query=query)
+    return PretrainRun(name, summary(**change), statistics_table(sharp), maps, picture, shares_table())

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from PIL import Image
@@ -16,20 +19,32 @@ from safetensors.torch import load_file
 import mimlab
 from mimlab.cli import application
 from mimlab.cli.session import run
-from mimlab.runs import read_toml
+from mimlab.runs import build, read_toml
 from mimlab.runs.tables import read_json, read_table
 from mimlab.studies import pretrain_looks
 from mimlab.studies.pretrain_looks import Looks
 from mimlab.training import loop
 from mimlab.training.checkpoints import Journal, checkpoint_steps, load_state, save_state
+from mimlab.training.config import PretrainConfig
+from mimlab.training.crops import held_out_source
 from mimlab.training.log import TIMES
+from mimlab.training.views import centre
+from mimlab.training.watching import SHARES_SCHEMA, Watching
 
 TINY = (
     *(("--image-size", 16), ("--patch-size", 4), ("--width", 16), ("--depth", 1), ("--heads", 2)),
     *(("--decoder-width", 16), ("--steps", 6), ("--batch-size", 4), ("--crops", 4), ("--checkpoints", 3)),
     *(("--interval", 4), ("--accelerator", "cpu")),
 )
-WRITTEN = {"config.toml", "summary.json", "log.jsonl", "statistics.parquet", "maps.parquet", "report.html"}
+WRITTEN = {
+    "config.toml",
+    "summary.json",
+    "log.jsonl",
+    "statistics.parquet",
+    "maps.parquet",
+    "shares.parquet",
+    "report.html",
+}
 
 
 DRAW = Looks.draw
@@ -69,7 +84,7 @@ def log_of(folder: str) -> list[dict[str, float]]:
 def same_runs(one: str, other: str) -> None:
     """The same log, looks and weights, to the last bit; a run that was stopped has more checkpoints."""
     assert log_of(one) == log_of(other)
-    for name in ("statistics.parquet", "maps.parquet"):
+    for name in ("statistics.parquet", "maps.parquet", "shares.parquet"):
         assert read_table(Path(one) / name).equals(read_table(Path(other) / name))
     steps = checkpoint_steps(Path(one))
     assert set(steps) <= set(checkpoint_steps(Path(other)))
@@ -87,15 +102,32 @@ def test_a_run_is_written_and_can_be_repeated(objective, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert objective in shown.out and "6 of 6 steps" in shown.out and "written to run" in shown.err
     names = {path.name for path in Path("run").iterdir()}
-    assert names == WRITTEN | {"checkpoints", "crop.png", "figures", "tensorboard"}
+    assert names == WRITTEN | {"checkpoints", "figures", "held_out", "tensorboard"}
     assert list(Path("run/figures").glob("*.png")) and Path("run/report.html").stat().st_size > 1000
     assert checkpoint_steps(Path("run")) == [0, 1, 6]
+    made = Path("run/figures/reconstructions.png")
+    assert made.exists() == (objective != "simclr")
+    if made.exists():
+        with Image.open(made) as picture:
+            assert re.search(r"step 0: .*; step 1: .*; step 6: ", picture.info["Description"])
     summary = read_json(Path("run/summary.json"))
     assert (summary["status"], summary["step"], summary["steps"]) == ("finished", 6, 6)
     assert [record["step"] for record in summary["evaluation"]] == [0, 1, 6]
     assert ("image_mean" in summary["evaluation"][0]) == (objective != "simclr")
     table = read_table("run/statistics.parquet")
     assert sorted(set(table["step"].to_pylist())) == [0, 1, 2, 4, 6]
+    shares = read_table("run/shares.parquet")
+    assert shares.schema == SHARES_SCHEMA and set(shares["step"].to_pylist()) == {0, 1, 6}
+    kept = sorted(Path("run/held_out").iterdir())
+    assert [path.name for path in kept] == ["000.png", "001.png", "002.png", "003.png"]
+    crops = centre(
+        held_out_source(build(PretrainConfig, read_toml("run/config.toml"), "run"), 4).batch(0).pixels, 16
+    )
+    for path, crop in zip(kept, crops, strict=True):
+        with Image.open(path) as picture:
+            assert picture.mode == "RGB"
+            shown = np.asarray(picture, dtype=float) / 255
+        np.testing.assert_allclose(shown, crop.permute(1, 2, 0), atol=0.5 / 255 + 1e-6)
     again = ["pretrain", "run/config.toml", "--out", "again", "--json"]
     assert run(application("pretrain"), again) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "finished"
@@ -158,6 +190,48 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(capsys):
     assert mimlab_("--out", "whole") == 0
     same_runs("run", "whole")
     assert not Path("run.partial").exists()
+
+
+def collapsing(monkeypatch):
+    """Attention that seems to lose its NMI at step 4, whatever the network does."""
+    observe = Watching.observe
+
+    def observed(self, objective, step):
+        table = observe(self, objective, step)
+        nmi = pa.scalar(0.4 if step < 4 else 0.1)
+        value = pc.if_else(pc.equal(table["statistic"], "nmi"), nmi, table["value"])
+        return table.set_column(table.column_names.index("value"), "value", value)
+
+    monkeypatch.setattr(Watching, "observe", observed)
+
+
+@pytest.mark.parametrize(("killed", "state"), [(3, 3), (5, 0), (5, 5)], ids=lambda step: f"step {step}")
+def test_an_alarm_is_said_at_once_and_kept_once(killed, state, monkeypatch, capsys):
+    collapsing(monkeypatch)
+    assert mimlab_("--out", "whole") == 0
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("alarm")]
+    assert line.startswith("alarm at step 4: NMI at depth 1 is 0.1 and was 0.4: ")
+    journal = Journal(Path("whole/alarms.jsonl")).records()
+    assert journal == [{"step": 4, "layer": 0, "statistic": "nmi", "value": 0.1, "was": 0.4}]
+    assert read_json("whole/summary.json")["alarms"] == [line.removeprefix("alarm at ")]
+
+    advance = loop._Run._advance
+
+    def killing(self, batches):
+        if self.step == killed:
+            raise KeyboardInterrupt
+        advance(self, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "SAVE_SECONDS", 1e9 if state == 0 else 0.0)
+        patched.setattr(loop._Run, "_advance", killing)
+        assert mimlab_("--out", "run") == 130
+        assert ("alarm at step 4" in capsys.readouterr().err) == (killed > 4)  # while it lasts
+    assert load_state(Path("run.partial"))["step"] == state
+    assert mimlab_("--out", "run", "--resume") == 0
+    assert ("alarm at" in capsys.readouterr().err) == (state < 4)  # where step 4 is taken, or taken again
+    assert Journal(Path("run/alarms.jsonl")).records() == journal
+    same_runs("whole", "run")
 
 
 def test_a_run_whose_minutes_were_over_goes_on(capsys):

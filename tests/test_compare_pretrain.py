@@ -1,17 +1,18 @@
 """`compare` on runs of pretraining, alone and beside those of the probe: what is read from disk, joined, refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from mimlab.probing.catalogue import CORE, RANDOM_WEIGHTS
-from mimlab.report.pretrain_tables import MAPS, PICTURE, PretrainRun, as_probed
+from mimlab.report.pretrain_tables import MAPS, PICTURE, SHARES, PretrainRun, as_probed
 from mimlab.runs import InputError
 from mimlab.runs.tables import read_json, read_table, write_json, write_table
 from mimlab.studies.comparison import run_comparison
 
-from .pretrain_runs import run_of, statistics_table, summary
+from .pretrain_runs import run_of, shares_table, statistics_table, summary
 
 
 def written(folder, run):
@@ -20,7 +21,10 @@ def written(folder, run):
     write_table(folder / "statistics.parquet", run.statistics)
     if run.maps is not None:
         write_table(folder / MAPS, run.maps)
+        (folder / PICTURE).parent.mkdir()
         Image.fromarray(run.picture).save(folder / PICTURE)
+    if run.shares is not None:
+        write_table(folder / SHARES, run.shares)
     return folder
 
 
@@ -45,6 +49,20 @@ def test_runs_on_disk_are_compared(tmp_path):
     ]
     assert (tmp_path / "both/figures/attention_02.png").exists()
     assert "two" in (tmp_path / "both/report.html").read_text()
+    shares = read_table(tmp_path / "both" / SHARES)
+    assert shares.column_names[0] == "run" and len(shares) == 2 * len(shares_table())
+
+
+def test_runs_that_measured_no_shares_are_compared_all_the_same(tmp_path):
+    runs = [replace(run_of(), shares=None), run_of(sharp=0.1)]
+    folders = [written(tmp_path / name, run) for name, run in zip(("old", "new"), runs, strict=True)]
+    told, _ = run_comparison(folders, tmp_path / "both")
+    assert told["warnings"] == ["Shares of logit variance are not shown of old, which did not measure them."]
+    assert read_table(tmp_path / "both" / SHARES)["run"].unique().to_pylist() == ["new"]
+    assert (tmp_path / "both/figures/shares.png").exists()
+    run_comparison([folders[0], written(tmp_path / "older", runs[0])], tmp_path / "none")
+    assert not (tmp_path / "none" / SHARES).exists()
+    assert not (tmp_path / "none/figures/shares.png").exists()
 
 
 def test_a_pretraining_run_stands_beside_a_probed_one_with_its_end(tmp_path):

@@ -18,6 +18,7 @@ from mimlab.studies.photographs import GAP_SCHEMA, gap_summary
 from mimlab.studies.reproduction import Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, run_scale
 from mimlab.studies.survey import SURVEY_SCHEMA
+from mimlab.training.watching import MAPS_SCHEMA, SCHEMA, SHARES_SCHEMA
 from mimlab.world.gap import area_statistics
 
 PAGE = (Path(__file__).parents[1] / "docs/file-contract.md").read_text()
@@ -27,6 +28,9 @@ SCHEMAS = {
     "points.parquet": POINTS_SCHEMA,
     "gap.parquet": GAP_SCHEMA,
     "photographs.parquet": SURVEY_SCHEMA,
+    "statistics.parquet": SCHEMA,
+    "maps.parquet": MAPS_SCHEMA,
+    "shares.parquet of a pretraining run": SHARES_SCHEMA,
 }
 TYPES = {pa.int64(): "int64", pa.float64(): "float64", pa.string(): "string"}
 

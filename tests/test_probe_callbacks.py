@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig,
 import mimlab
 from mimlab.probing import callbacks
 from mimlab.probing.callbacks import attention_log
+from mimlab.probing.collapse import DIVERSE, FALL
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:Warning"),  # Lightning's advice on speed
@@ -285,19 +286,20 @@ def test_transformers_logs_what_a_capture_gives_and_trains_alike(tmp_path):
 
 def test_alarm_sounds_once_for_a_fall(recwarn):
     model = vit()
-    probe = callbacks.LightningProbe(PIXELS, statistics="nmi")
-    probe._measure(model, 0)
-    model.vit.layers[1].attention.q_proj.weight.data *= 0.01
+    queries = model.vit.layers[1].attention.q_proj.weight
+    probe, silent = (callbacks.LightningProbe(PIXELS, statistics="nmi", alarm=alarm) for alarm in (FALL, 0))
+    assert callbacks.LightningProbe(PIXELS).alarm == FALL
+    assert probe._measure(model, 0)["attention/nmi/layer_1"] > DIVERSE
+    silent._measure(model, 0)
+    queries.data *= 0.01
     with pytest.warns(UserWarning, match=r"nmi/layer_1 is .* at step 100 and was .*alarm=0"):
         probe._measure(model, 100)
     probe._measure(model, 200)
-    silent = callbacks.LightningProbe(PIXELS, statistics="nmi", alarm=0)
-    silent._measure(vit(), 0)
     silent._measure(model, 100)
-    model.vit.layers[1].attention.q_proj.weight.data *= 0
     fresh = callbacks.LightningProbe(PIXELS, statistics="nmi")
-    fresh._highest = {"attention/nmi/layer_1": callbacks.NOISE / 2}
-    fresh._measure(model, 0)  # from nothing to nothing is no fall
+    assert 0 < fresh._measure(model, 0)["attention/nmi/layer_1"] < DIVERSE
+    queries.data *= 0
+    fresh._measure(model, 100)  # nearly uniform attention has nothing to lose
     assert not recwarn
 
 

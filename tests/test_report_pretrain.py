@@ -5,11 +5,20 @@ import re
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from mimlab import statistics
 from mimlab.probing.catalogue import RANDOM_WEIGHTS
-from mimlab.report.pretrain import SHOWN, draw_layers, draw_loss, draw_outputs, draw_runs
+from mimlab.probing.shares import COMPONENTS
+from mimlab.report.pretrain import (
+    SHOWN,
+    draw_layers,
+    draw_loss,
+    draw_outputs,
+    draw_runs,
+    draw_shares_through_training,
+)
 from mimlab.report.pretrain_maps import (
     draw_attention_of_runs,
     draw_attention_through_training,
@@ -31,9 +40,11 @@ from mimlab.report.pretrain_tables import (
     PretrainRun,
     as_probed,
     series,
+    share_series,
     spread_steps,
     steps_in,
 )
+from mimlab.report.probe_shares import COMPONENT_COLOURS
 from mimlab.report.probe_tables import curve
 from mimlab.report.probes import draw_depth
 from mimlab.studies.probe_parts import LAYERS_SCHEMA as PROBED_SCHEMA
@@ -50,6 +61,7 @@ from .pretrain_runs import (
     log_of,
     maps_table,
     run_of,
+    shares_table,
     statistics_table,
     summary,
 )
@@ -72,6 +84,13 @@ def test_a_series_is_the_mean_over_heads_with_the_lowest_and_the_highest():
     np.testing.assert_allclose(found.low, values.min(1))
     np.testing.assert_allclose(found.high, values.max(1))
     np.testing.assert_allclose(series(table, "mean_rank").mean, [3 + step for step in STEPS])
+    shares = shares_table()
+    found = share_series(shares.take(np.random.default_rng(0).permutation(len(shares))), "FP", 1)
+    rows = shares.filter((pc.field("component") == "FP") & (pc.field("layer") == 1)).to_pylist()
+    for values, column in ((found.mean, "share"), (found.low, "low"), (found.high, "high")):
+        by_step = [[row[column] for row in rows if row["step"] == step] for step in (0, 4, 32)]
+        np.testing.assert_allclose(values, np.mean(by_step, axis=1))
+    assert found.steps.tolist() == [0, 4, 32]
     assert not series(table, "mean_rank", 0) and not series(table, "another", 0)
 
 
@@ -87,6 +106,13 @@ def test_the_ends_of_a_run_read_as_a_probed_model_and_its_random_weights():
         np.testing.assert_allclose(found.mean, expected)
         assert len(found.heads) == LAYERS * HEADS and np.isnan(found.low).all()
     assert set(table["images"].to_pylist()) == {CROPS}
+    shares = as_probed(run, run.shares)
+    for model, step in (("simmim", 32), ("simmim" + RANDOM_WEIGHTS, 0)):
+        rows = run.shares.filter((pc.field("step") == step) & (pc.field("component") == "FP")).to_pylist()
+        found = curve(shares, model, "FP")
+        for values, column in ((found.mean, "share"), (found.low, "low"), (found.high, "high")):
+            by_layer = [[row[column] for row in rows if row["layer"] == layer] for layer in range(LAYERS)]
+            np.testing.assert_allclose(values, np.mean(by_layer, axis=1))
 
 
 def test_steps_are_spread_with_both_ends():
@@ -129,6 +155,34 @@ def test_a_line_per_layer_with_a_ring_before_training_and_uniform_attention(tmp_
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["depth 1", "depth 2", "before training", "uniform", "identity", "alarm"]
     assert re.search(r"NMI: depth 1 from \S+ to 0\.\d+, depth 2", description(tmp_path / "layers.png"))
+
+
+def test_shares_have_a_panel_per_layer_and_pp_and_fp_stand_out(tmp_path):
+    shares = shares_table()
+    figure = draw_shares_through_training(shares, tmp_path / "shares.png", marks=[4])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert set(labels[: len(COMPONENTS)]) == set(COMPONENTS)
+    assert labels[-2:] == ["before training", "alarm"]
+    widths = {
+        line.get_label(): line.get_linewidth() for line in figure.legends[0].legend_handles[: len(COMPONENTS)]
+    }
+    heavy = {name for name, width in widths.items() if width == max(widths.values())}
+    assert heavy == {"PP", "FP"}
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    for layer, axes in enumerate(figure.axes):
+        lines = {line.get_color(): line for line in axes.lines if len(line.get_xdata()) == 3}
+        bands = {to_hex(band.get_facecolor()[0][:3]).upper(): band for band in axes.collections}
+        for name in COMPONENTS:
+            rows = shares.filter((pc.field("component") == name) & (pc.field("layer") == layer)).to_pylist()
+            at_end = [row for row in rows if row["step"] == 32]
+            line = lines[COMPONENT_COLOURS[name]]
+            assert line.get_xdata().tolist() == [0, 4, 32]
+            assert line.get_ydata()[-1] == pytest.approx(np.mean([row["share"] for row in at_end]))
+            corners = bands[COMPONENT_COLOURS[name].upper()].get_paths()[0].vertices
+            found = corners[corners[:, 0] == 32, 1]
+            assert found.min() == pytest.approx(np.mean([row["low"] for row in at_end]))
+            assert found.max() == pytest.approx(np.mean([row["high"] for row in at_end]))
+    assert re.match(r"Share of logit variance against step. depth 1: ", description(tmp_path / "shares.png"))
 
 
 def test_outputs_without_cls_and_without_numbers(tmp_path):
@@ -190,20 +244,25 @@ def test_attention_of_runs_has_a_row_per_run(tmp_path):
 
 def made(crops):
     draws = np.random.default_rng(1)
-    given = draws.random((crops, 16, 16, 3))
+    given = draws.integers(0, 256, (crops, 16, 16, 3), dtype=np.uint8)
     seen = np.zeros((crops, 16, 16), dtype=bool)
     seen[:, :8] = True
-    return Reconstructions(given, seen, {"step 0": np.zeros_like(given), "step 32": given + 0.1})
+    steps = {step: np.full_like(given, step) for step in (0, 1, 2, 3, 6, 9, 10, 27, 81)}
+    return Reconstructions(given, seen, steps)
 
 
 def test_reconstructions_keep_what_was_visible(tmp_path):
     given = made(3)
     figure = draw_reconstructions(given.crops, given.seen, given.predicted, tmp_path / "r.png")
-    assert [axes.get_title() for axes in figure.axes[:4]] == ["crop", "what it sees", "step 0", "step 32"]
-    shown = [axes.images[0].get_array() for axes in figure.axes[4:8]]  # the second crop
+    steps = [0, 3, 9, 27, 81]
+    titles = ["crop", "what it sees", *(f"step {step}" for step in steps)]
+    assert [axes.get_title() for axes in figure.axes[:7]] == titles
+    shown = [axes.images[0].get_array() for axes in figure.axes[7:14]]  # the second crop
     for panel in shown:
-        np.testing.assert_allclose(panel[:8], given.crops[1, :8])
-    assert (shown[1][8:] == 0.5).all() and (shown[2][8:] == 0).all()
+        np.testing.assert_allclose(panel[:8], given.crops[1, :8] / 255)
+    assert (shown[1][8:] == 0.5).all()
+    for step, panel in zip(steps, shown[2:], strict=True):
+        np.testing.assert_allclose(panel[8:], step / 255)
     assert "3 held-out crops, 0.5 of each hidden" in description(tmp_path / "r.png")
 
 
@@ -211,19 +270,20 @@ def test_a_page_holds_what_was_given(tmp_path):
     alarm = "step 16: NMI at depth 2 is 0.01 and was 0.4: its queries come to attend alike, as in a collapse"
     told = summary(alarms=[alarm], start="runs/<simmim>")
     table, log = statistics_table(), log_of()
-    figures = draw_pretrain_figures(tmp_path, told, log, table, maps_table(), PICTURE, made(2), [16])
+    figures = draw_pretrain_figures(
+        tmp_path, told, log, table, maps_table(), PICTURE, made(2), [16], shares_table()
+    )
     assert [one.kind for one in figures] == [
         "loss",
         "layers",
         "outputs",
         "depth",
+        "shares",
         "attention",
         "reconstructions",
     ]
     page = write_pretrain_page(tmp_path, told, log, table, figures).read_text()
-    with Image.open(tmp_path / "crop.png") as kept:
-        assert np.array_equal(np.array(kept), PICTURE)
-    assert page.count("<img") == 6 and "<script" not in page and "http" not in page
+    assert page.count("<img") == 7 and "<script" not in page and "http" not in page
     for words in (
         alarm,
         "runs/&lt;simmim&gt;",
@@ -250,7 +310,10 @@ def test_a_page_of_a_run_that_failed_at_once(tmp_path):
 def test_a_comparison_shows_all_runs_and_where_each_began(tmp_path):
     runs = [run_of(), run_of("simclr", sharp=0.1, objective="simclr", evaluation=[])]
     figures = draw_pretrain_comparison(tmp_path, runs)
-    assert [one.kind for one in figures] == ["runs"] * len(COMPARED) + ["depth", "attention", "attention"]
+    assert [one.kind for one in figures] == [
+        *["runs"] * len(COMPARED),
+        *("depth", "shares_of_runs", "attention", "attention"),
+    ]
     page = write_pretrain_comparison(tmp_path, runs, figures, "mimlab compare a b").read_text()
     assert page.count("<img") == len(figures) and "Pretraining compared: simmim and simclr" in page
     assert (

@@ -12,10 +12,13 @@ from transformers import ViTConfig, ViTModel
 import mimlab
 from mimlab import statistics
 from mimlab.probing.catalogue import CORE
+from mimlab.probing.collapse import Falls
+from mimlab.probing.shares import COMPONENTS, shares_of
 from mimlab.runs import InputError
 from mimlab.training.watching import (
     OUTPUTS,
     SCHEMA,
+    SHARES_SCHEMA,
     STATISTICS,
     Alarm,
     Watching,
@@ -131,6 +134,7 @@ def test_training_goes_on_as_if_nobody_had_looked(batch):
             if look:
                 watching.observe(objective, step)
                 watching.query_maps(objective, step, query=5)
+                watching.shares(objective, step, images=2, permutations=2)
             optimizer.step()
         assert objective.training and not objective.encoder.layers[0].training
         return torch.cat([one.detach().ravel() for one in objective.parameters()]), torch.rand(3)
@@ -155,6 +159,65 @@ def test_a_query_s_map_is_the_mean_over_heads(batch):
     values = found["value"].to_numpy().reshape(LAYERS, PATCHES)
     np.testing.assert_allclose(values, maps[:, 2, :, 9].mean(1), atol=1e-6)
     assert found["patch"].to_pylist()[: PATCHES + 1] == [*range(PATCHES), 0]
+
+
+def logits_by_hand(encoder, image, order):
+    """Logits (samples, heads, patches, patches) of the first layer on permuted copies of an image (3, s, s), from the
+    weights of the encoder: patches are moved, projected, and each query meets each key, in plain loops."""
+    weights = {name: value.double().numpy() for name, value in encoder.state_dict().items()}
+
+    def of(end):
+        (found,) = [
+            value for name, value in weights.items() if name.endswith(end) and "layers.1." not in name
+        ]
+        return found
+
+    kernel = of("projection.weight").reshape(16, -1)
+    norm, width = (of("layernorm_before.weight"), of("layernorm_before.bias")), 16 // HEADS
+    items = [
+        image[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].double().numpy().ravel()
+        for row in range(SIDE // 4)
+        for column in range(SIDE // 4)
+    ]
+    logits = np.zeros((len(order), HEADS, PATCHES, PATCHES))
+    for sample, places in enumerate(order):
+        queries, keys = np.zeros((2, PATCHES, 16))
+        for item, place in enumerate(places):
+            token = kernel @ items[item] + of("projection.bias") + of("position_embeddings")[0, place + 1]
+            x = (token - token.mean()) / np.sqrt(token.var() + encoder.config.layer_norm_eps)
+            x = x * norm[0] + norm[1]
+            queries[place] = of("q_proj.weight") @ x + of("q_proj.bias")
+            keys[place] = of("k_proj.weight") @ x + of("k_proj.bias")
+        for head in range(HEADS):
+            part = slice(head * width, (head + 1) * width)
+            for query in range(PATCHES):
+                for key in range(PATCHES):
+                    logits[sample, head, query, key] = (
+                        queries[query, part] @ keys[key, part] / math.sqrt(width)
+                    )
+    return logits
+
+
+def test_shares_are_those_of_logits_computed_by_hand(batch):
+    objective = Objective(hidden_dropout_prob=0.5).train()
+    table = Watching(batch).shares(objective, 5, images=3, permutations=4)
+    assert table.schema == SHARES_SCHEMA and set(table["step"].to_pylist()) == {5}
+    assert len(table) == LAYERS * HEADS * len(COMPONENTS)
+    by_image = []
+    for number in range(3):
+        draws = np.random.default_rng((0, number))
+        order = np.array([draws.permutation(PATCHES) for _ in range(4)])
+        logits = logits_by_hand(objective.encoder, batch[number], order)
+        by_image.append([shares_of(logits[:, head], order, drop_self=True) for head in range(HEADS)])
+    for row in table.filter(pc.field("layer") == 0).to_pylist():
+        values = [one[row["head"]][row["component"]] for one in by_image]
+        width = 4.302653 * np.std(values, ddof=1) / math.sqrt(3)  # Student's t with 2 degrees of freedom
+        mean = np.mean(values)
+        assert row["share"] == pytest.approx(mean, abs=1e-5)
+        assert (row["low"], row["high"]) == pytest.approx((mean - width, mean + width), abs=1e-4)
+    assert {"PP", "FP"} <= {
+        row["component"] for row in table.to_pylist() if row["layer"] == 0 and row["share"] > 0.05
+    }
 
 
 @pytest.mark.parametrize("shape", [(1, 3, SIDE, SIDE), (3, SIDE, SIDE)])
@@ -218,6 +281,9 @@ def test_alarms_of_several_layers_come_in_order_and_say_what_was_seen():
     assert "CLS outputs" in str(found[0]) and "0.01" in str(found[0])
     shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
     assert find_alarms(shuffled) == found
+    falls = Falls()
+    looks = [find_alarms(table.filter(pc.field("step") == step), falls) for step in range(4)]
+    assert [alarm for look in looks for alarm in look] == found and looks[0] == []
 
 
 def test_a_network_driven_to_collapse_sounds_both_alarms_and_one_that_is_left_alone_none(batch):

@@ -56,7 +56,13 @@ def pretrain(
     try:
         with session.progress() as progress:
             run = run_pretrain(
-                config, out, overwrite=overwrite, resume=resume, command=session.command, progress=progress
+                config,
+                out,
+                overwrite=overwrite,
+                resume=resume,
+                command=session.command,
+                progress=progress,
+                tell=session.tell,
             )
     except KeyboardInterrupt:
         if Path(f"{out}.partial").exists():

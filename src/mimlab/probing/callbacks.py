@@ -27,14 +27,12 @@ from torch import nn
 
 from mimlab.probing.attention import Tensor
 from mimlab.probing.capture import capture, names_of
+from mimlab.probing.collapse import FALL, Falls
 from mimlab.probing.layout import Layout
 from mimlab.runs.errors import InputError
 
 Forward = Callable[[nn.Module, Any], object]
 """How to call the model on a batch, where `model(batch)` or, for a mapping, `model(**batch)` is not it."""
-
-NOISE = 1e-6
-"""NMI that float32 leaves where there is none."""
 
 
 def attention_log(
@@ -107,8 +105,9 @@ class _Probe:
     """Measure at the start and every `every` steps; in the first process alone, where there are several.
 
     batch, statistics, forward, layers, layout: as for `attention_log`. alarm: warn when a layer's NMI falls below this
-    fraction of the highest that it had, as it does when all queries come to attend alike; 0 never warns, nor does a
-    probe without "nmi" among its statistics. Raises InputError for a number or a statistic that cannot be.
+    share of the highest that it had, as it does when all queries come to attend alike (`mimlab.probing.collapse`, which
+    also says from which NMI on a layer is watched); 0 never warns, nor does a probe without "nmi" among its statistics.
+    Raises InputError for a number or a statistic that cannot be.
     """
 
     batch: Any
@@ -118,9 +117,9 @@ class _Probe:
     forward: Forward | None = None
     layers: Sequence[int | str] | None = None
     layout: Layout | None = None
-    alarm: float = 0.1
+    alarm: float = FALL
     _last: int = field(init=False, default=0)
-    _highest: dict[str, float] = field(init=False, default_factory=dict)
+    _falls: Falls = field(init=False, default_factory=Falls)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.every, int) and self.every >= 1):
@@ -140,12 +139,10 @@ class _Probe:
         log = attention_log(model, self.batch, self.statistics, self.forward, self.layers, self.layout)
         for name, value in log.items():
             if name.startswith("attention/nmi/"):
-                highest = max(self._highest.get(name, value), value)
-                self._highest[name] = highest
-                if value < self.alarm * highest and highest > NOISE:
-                    self._highest[name] = value  # warn again only of a further fall
+                was = self._falls.of(name, value, self.alarm)
+                if was is not None:
                     warnings.warn(
-                        f"{name} is {value:.2g} at step {step} and was {highest:.2g}: queries come to attend "
+                        f"{name} is {value:.2g} at step {step} and was {was:.2g}: queries come to attend "
                         "alike, as in a collapse; alarm=0 switches this warning off",
                         stacklevel=2,
                     )

@@ -28,13 +28,17 @@ from mimlab.report.pretrain_tables import (
     Series,
     layers_in,
     series,
+    share_series,
 )
+from mimlab.report.probe_shares import COMPONENT_COLOURS
 from mimlab.report.probe_tables import ModelRecord, baseline, title_of
 from mimlab.report.probes import MODEL_COLOURS
-from mimlab.report.style import COLOURS, FAINT, INK, new_figure, note, save, styled
+from mimlab.report.style import COLOURS, FAINT, INK, new_figure, note, one_scale, save, styled
 
 SHOWN = ("nmi", "positional_nmi", "diversity", "distance", "mean_row_entropy", "prefix_mass")
 """Statistics that are drawn against step."""
+STRONG = ("PP", "FP")
+"""Shares of logit variance that stand out."""
 _COLUMNS = 2
 _SMOOTHED = 60  # points of the mean over neighbouring records
 _KINDS = {"uniform": (0, (1, 1.2)), "identity": (0, (6, 2, 1, 2))}
@@ -46,6 +50,11 @@ class _Line:
     colour: Any
     series: Series
     style: Any = "-"
+    faint: bool = False
+
+    @property
+    def width(self) -> float:
+        return 1.1 if self.faint else 1.8
 
 
 def draw_loss(log: Log, path: str | Path) -> Figure:
@@ -130,6 +139,21 @@ def draw_outputs(statistics: pa.Table, path: str | Path, marks: Sequence[int] = 
     return _draw_panels(panels, path, marks=marks)
 
 
+def draw_shares_through_training(shares: pa.Table, path: str | Path, marks: Sequence[int] = ()) -> Figure:
+    """A panel per layer: shares of logit variance against step, with 95% intervals over crops; PP and FP stand out.
+
+    marks: as of `draw_layers`. Written to `path` (PNG); the figure is returned.
+    """
+    panels = {
+        f"depth {layer + 1}": [
+            _Line(name, COMPONENT_COLOURS[name], share_series(shares, name, layer), faint=name not in STRONG)
+            for name in sorted(COMPONENT_COLOURS, key=STRONG.__contains__)  # what is strong is drawn last
+        ]
+        for layer in layers_in(shares)
+    }
+    return _draw_panels(panels, path, marks=marks, title="Share of logit variance", alike=True)
+
+
 def draw_runs(runs: Sequence[PretrainRun], statistic: str, path: str | Path) -> Figure:
     """A panel per layer of one statistic against step, a line per run, with uniform attention and identity.
 
@@ -161,8 +185,9 @@ def _draw_panels(
     levels: Any = (),
     marks: Sequence[int] = (),
     title: str = "",
+    alike: bool = False,
 ) -> Figure:
-    """Lines against step, a panel each; one legend below."""
+    """Lines against step, a panel each; one legend below. alike: all panels have one scale."""
     words = []
     known = list(levels) or [{} for _ in panels]
     with styled():
@@ -172,6 +197,8 @@ def _draw_panels(
         for axes, (name, lines), baselines in zip(grid, panels.items(), known, strict=False):
             axes.set_title(name, loc="left")
             words.append(_panel(axes, name, lines, baselines, marks))
+        if alike:
+            one_scale(grid[: len(panels)])
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         for axes in grid[max(0, len(panels) - _COLUMNS) : len(panels)]:
@@ -181,7 +208,7 @@ def _draw_panels(
             figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         unique = {line.label: line for lines in panels.values() for line in lines}
         handles = [
-            Line2D([], [], color=line.colour, linestyle=line.style, label=name)
+            Line2D([], [], color=line.colour, linestyle=line.style, linewidth=line.width, label=name)
             for name, line in unique.items()
         ]
         start = Line2D(
@@ -194,7 +221,7 @@ def _draw_panels(
             if any(line.get_gid() == kind for axes in grid for line in axes.lines)
         ]
         if marks:
-            handles.append(Line2D([], [], color=COLOURS["paper"], linewidth=1.2, label="alarm"))
+            handles.append(Line2D([], [], color=INK, linewidth=1.2, label="alarm"))
         figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2)
         subject = f"{title} against step" if title else "Against step"
         save(figure, path, f"{subject}. {' '.join(words)}")
@@ -211,8 +238,9 @@ def _panel(
         one = line.series
         if not one:
             continue
-        axes.fill_between(one.steps, one.low, one.high, color=line.colour, alpha=0.15, linewidth=0)
-        axes.plot(one.steps, one.mean, color=line.colour, linestyle=line.style, linewidth=1.8)
+        shade = 0.08 if line.faint else 0.15
+        axes.fill_between(one.steps, one.low, one.high, color=line.colour, alpha=shade, linewidth=0)
+        axes.plot(one.steps, one.mean, color=line.colour, linestyle=line.style, linewidth=line.width)
         before = one.steps == 0
         axes.plot(one.steps[before], one.mean[before], "o", color=line.colour, fillstyle="none", markersize=6)
         finite = np.flatnonzero(np.isfinite(one.mean))
@@ -235,7 +263,7 @@ def _panel(
         if np.isfinite(found).any():
             told.append(f"{kind} {format_number(float(np.nanmean(found)), 3)}")
     for mark in marks:
-        axes.axvline(mark, color=COLOURS["paper"], linewidth=1.2, alpha=0.7, zorder=1)
+        axes.axvline(mark, color=INK, linewidth=1.2, alpha=0.7, zorder=1)
     last = max(int(line.series.steps[-1]) for line in lines if line.series)
     axes.set_xticks([0, *10.0 ** np.arange(np.log10(max(last, 1)) + 1e-9)])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))

@@ -13,7 +13,7 @@ from textwrap import fill
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mimlab.report.numbers import format_number
 from mimlab.report.pretrain_tables import PretrainRun, layers_in, map_values, spread_steps, steps_in
@@ -82,20 +82,24 @@ def draw_attention_of_runs(runs: Sequence[PretrainRun], depth: int, path: str | 
 
 
 def draw_reconstructions(
-    crops: ArrayLike, seen: ArrayLike, predicted: Mapping[str, ArrayLike], path: str | Path
+    crops: NDArray[np.uint8],
+    seen: NDArray[np.bool_],
+    predicted: Mapping[int, NDArray[np.uint8]],
+    path: str | Path,
 ) -> Figure:
-    """Held-out crops, what the network is shown of them, and what it makes of the rest: a row per crop.
+    """Held-out crops, what the network is shown of them, and what it makes of the rest, step by step.
 
-    crops: (n, h, w, 3) in [0, 1]. seen: (n, h, w) true where a pixel was visible. predicted: (n, h, w, 3) by the title
-    of its column, e.g. "step 750"; visible pixels are drawn as they were given. Written to `path` (PNG); the figure is
-    returned.
+    crops: (n, h, w, 3). seen: (n, h, w) true where a pixel was visible. predicted: (n, h, w, 3) by step, of which those
+    are shown that attention is shown at; visible pixels are drawn as they were given. Written to `path` (PNG); the
+    figure is returned.
     """
-    given = np.clip(np.asarray(crops, dtype=np.float64), 0, 1)
-    visible = np.asarray(seen, dtype=bool)[..., None]
+    given = crops / 255
+    visible = seen[..., None]
     columns = {"crop": given, "what it sees": np.where(visible, given, 0.5)}
     errors = []
-    for title, made in predicted.items():
-        columns[title] = np.clip(np.where(visible, given, np.asarray(made, dtype=np.float64)), 0, 1)
+    for step in _shown(sorted(predicted)):
+        title = f"step {step}"
+        columns[title] = np.where(visible, given, predicted[step] / 255)
         error = ((columns[title] - given) ** 2).mean(-1)[~visible[..., 0]]
         errors.append(f"{title}: {format_number(float(np.sqrt(error.mean())), 2)}")
     with styled():

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mimlab.probing.catalogue import CATALOGUE
+from mimlab.probing.shares import COMPONENTS
 from mimlab.report.page import Section, write_page
 from mimlab.report.pretrain_sections import ends_section, evaluation_section
 from mimlab.report.pretrain_tables import (
-    PICTURE,
     Log,
     PretrainRun,
     PretrainSummary,
@@ -32,6 +32,13 @@ from mimlab.report.probe_tables import layout_of, statistics_in, title_of, warni
 
 START = "weights at the start"
 """What the network before training is called beside the trained one."""
+
+SHARES = (
+    "How far a query's logits vary over keys: which share goes with the positions of query and key (PP), with the "
+    "query's position and the key's content (FP), with the rest? Estimated on a few held-out crops whose patches are "
+    "permuted, the same way at every checkpoint. The shares of a layer add up to 1; estimates are unbiased, so a small "
+    "one can be negative. A share of a tiny variance is large as well: read it beside the statistics of attention. "
+)
 
 FIGURES = {
     "loss": (
@@ -64,6 +71,18 @@ FIGURES = {
         "Dotted: uniform attention. Dash-dotted: identity, each query attending to itself alone. A baseline far "
         "outside is named at its edge. What lies on grey or on a baseline is no evidence of anything learned.",
     ),
+    "shares": (
+        "Position and content in the logits, against step",
+        SHARES
+        + "A line is a component of a layer, the mean over its heads and the crops, its band the 95% interval over "
+        "crops; PP and FP are drawn heavier. The ring is the network before training.",
+    ),
+    "shares_of_runs": (
+        "Position and content in the logits, at the last checkpoint",
+        SHARES
+        + "A dot is a head, a line the mean over heads with its 95% interval over crops. Grey: the same network "
+        "before training.",
+    ),
     "attention": (
         "One query through training",
         "Where the outlined patch of one held-out crop attends, mean over heads. Each panel is coloured from 0 to its "
@@ -90,11 +109,11 @@ class PretrainFigure:
 
 @dataclass(frozen=True, eq=False)
 class Reconstructions:
-    """Held-out crops (n, h, w, 3) in [0, 1], which pixels were seen (n, h, w), and predictions by column's title."""
+    """Held-out crops (n, h, w, 3), which pixels were seen (n, h, w), and what was made of them by step (n, h, w, 3)."""
 
-    crops: ArrayLike
-    seen: ArrayLike
-    predicted: Mapping[str, ArrayLike]
+    crops: NDArray[np.uint8]
+    seen: NDArray[np.bool_]
+    predicted: Mapping[int, NDArray[np.uint8]]
 
 
 def draw_pretrain_figures(
@@ -106,12 +125,10 @@ def draw_pretrain_figures(
     picture: NDArray[np.uint8] | None = None,
     reconstructions: Reconstructions | None = None,
     alarmed: Sequence[int] = (),
+    shares: pa.Table | None = None,
 ) -> list[PretrainFigure]:
-    """Draw what there is into `folder`/figures. alarmed: the steps of alarms, marked in the curves.
-
-    The picture that the maps' query stands in is kept in the folder, since a comparison draws on it again.
-    """
-    from mimlab.report.pretrain import draw_layers, draw_loss, draw_outputs
+    """Draw what there is into `folder`/figures. alarmed: the steps of alarms, marked in the curves."""
+    from mimlab.report.pretrain import draw_layers, draw_loss, draw_outputs, draw_shares_through_training
     from mimlab.report.pretrain_maps import draw_attention_through_training, draw_reconstructions
     from mimlab.report.probes import draw_depth
 
@@ -123,10 +140,10 @@ def draw_pretrain_figures(
     draw_layers(statistics, run.model, layers, marks=alarmed)
     draw_outputs(statistics, outputs, alarmed)
     draw_depth(as_probed(run), [run.model], depth, before=START)
+    if shares is not None:
+        drawn.append(PretrainFigure("shares", "figures/shares.png"))
+        draw_shares_through_training(shares, place / drawn[-1].path, alarmed)
     if maps is not None and picture is not None:
-        from PIL import Image
-
-        Image.fromarray(picture).save(place / PICTURE)
         drawn.append(PretrainFigure("attention", "figures/attention.png"))
         draw_attention_through_training(maps, picture, run.model, place / drawn[-1].path)
     if reconstructions is not None:
@@ -150,6 +167,12 @@ def draw_pretrain_comparison(folder: str | Path, runs: Sequence[PretrainRun]) ->
     drawn.append(PretrainFigure("depth", "figures/depth.png"))
     tables = pa.concat_tables([as_probed(run) for run in runs])
     draw_depth(tables, [run.model for run in runs], place / drawn[-1].path, before=START)
+    shared = {run.name: run for run in runs if run.shares is not None}
+    if shared:
+        drawn.append(PretrainFigure("shares_of_runs", "figures/shares.png"))
+        tables = pa.concat_tables([as_probed(run, run.shares) for run in shared.values()])
+        models = [run.model for run in shared.values()]
+        draw_depth(tables, models, place / drawn[-1].path, COMPONENTS, START, alike=True)
     if same_view(runs):
         depth = min(len(layers_in(run.maps)) for run in runs)
         for one in dict.fromkeys((1, (depth + 1) // 2, depth)):
@@ -242,6 +265,11 @@ def comparison_warnings(runs: Sequence[PretrainRun]) -> list[str]:
     if len({run.summary["images"] for run in runs}) > 1:
         told = "; ".join(f"{run.name}: {run.summary['images']}" for run in runs)
         found.append(f"Not all runs learned from the same images ({told}).")
+    without = [run.name for run in runs if run.shares is None]
+    if without:
+        found.append(
+            f"Shares of logit variance are not shown of {listed(without)}, which did not measure them."
+        )
     if not same_view(runs) and all(run.maps is not None for run in runs):
         found.append(
             "The runs followed different queries or crops, so their attention over a crop is not shown."

@@ -2,7 +2,8 @@
 
 `statistics` has the columns `step, layer, module, head, statistic, value` (a null layer: of the outputs), `maps` the
 columns `step, layer, query, patch, value` (one query's weights on all patches of one held-out crop, mean over
-heads); `log` is the records of log.jsonl. The table's first step is the network before training.
+heads), `shares` the columns `step, layer, module, head, component, share, low, high`; `log` is the records of
+log.jsonl. The tables' first step is the network before training.
 
 So that one set of figures serves the probe and pretraining, a step of a run can be read as a probed model
 (`layers_at`), and the start of the run as what the probe calls random weights (`as_probed`).
@@ -24,8 +25,8 @@ from mimlab.report.probe_tables import LAYERS_SCHEMA, LayerRecord, ModelRecord, 
 Array = NDArray[np.float64]
 Log = Sequence[Mapping[str, Any]]
 
-MAPS, PICTURE = "maps.parquet", "crop.png"
-"""Files of a run's folder: the query's maps, and the crop that it stands in."""
+MAPS, PICTURE, SHARES = "maps.parquet", "held_out/000.png", "shares.parquet"
+"""Files of a run's folder: the query's maps, the crop that it stands in, and shares of logit variance."""
 
 
 class PretrainSummary(TypedDict):
@@ -62,7 +63,8 @@ class PretrainSummary(TypedDict):
 class PretrainRun:
     """One run: how it is called (its folder's name), its summary and tables.
 
-    maps, picture: of the query that is followed, where there are any; picture is the crop, (h, w, 3) uint8.
+    maps, picture: of the query that is followed, where there are any; picture is the crop, (h, w, 3) uint8. shares: of
+    logit variance, where there are any.
     """
 
     name: str
@@ -70,6 +72,7 @@ class PretrainRun:
     statistics: pa.Table
     maps: pa.Table | None = None
     picture: NDArray[np.uint8] | None = None
+    shares: pa.Table | None = None
 
     @property
     def model(self) -> ModelRecord:
@@ -80,7 +83,8 @@ class PretrainRun:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A statistic against step: its mean over heads, and the lowest and highest head."""
+    """A value against step: its mean over heads, and the ends of a band about it, the lowest and highest head or those
+    of an interval."""
 
     steps: NDArray[np.int64]
     mean: Array
@@ -96,14 +100,23 @@ def series(statistics: pa.Table, statistic: str, layer: int | None = None) -> Se
     """A statistic of a layer, or of the outputs, in order of steps."""
     of_layer = pc.field("layer").is_null() if layer is None else pc.field("layer") == layer
     chosen = statistics.filter((pc.field("statistic") == statistic) & of_layer)
-    grouped = (
-        chosen.group_by("step", use_threads=False)
-        .aggregate([("value", "mean"), ("value", "min"), ("value", "max")])
-        .sort_by("step")
-    )
+    return _by_step(chosen, {"value": ("mean", "min", "max")})
+
+
+def share_series(shares: pa.Table, component: str, layer: int) -> Series:
+    """A share of a layer's logit variance in order of steps, with the mean of its heads' intervals, which is never too
+    narrow for the mean over heads."""
+    chosen = shares.filter((pc.field("component") == component) & (pc.field("layer") == layer))
+    return _by_step(chosen, dict.fromkeys(("share", "low", "high"), ("mean",)))
+
+
+def _by_step(rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> Series:
+    """Three aggregates of columns, step by step."""
+    pairs = [(column, kind) for column, kinds in wanted.items() for kind in kinds]
+    grouped = rows.group_by("step", use_threads=False).aggregate(pairs).sort_by("step")
     mean, low, high = (
-        np.asarray(grouped[f"value_{kind}"].to_numpy(zero_copy_only=False), dtype=np.float64)
-        for kind in ("mean", "min", "max")
+        np.asarray(grouped[f"{column}_{kind}"].to_numpy(zero_copy_only=False), dtype=np.float64)
+        for column, kind in pairs
     )
     return Series(grouped["step"].to_numpy(), mean, low, high)
 
@@ -118,22 +131,32 @@ def layers_in(statistics: pa.Table) -> list[int]:
     return sorted(int(layer) for layer in statistics["layer"].unique().to_pylist() if layer is not None)
 
 
-def layers_at(statistics: pa.Table, step: int, model: str, images: int) -> pa.Table:
-    """A step of a run as the probe's table of layers, without intervals: each head's mean over the images."""
-    chosen = statistics.filter((pc.field("step") == step) & pc.field("layer").is_valid())
-    columns = {key: chosen[key] for key in ("layer", "module", "head", "statistic")}
+def layers_at(table: pa.Table, step: int, model: str, images: int) -> pa.Table:
+    """A step of a run's statistics or shares as the probe's table of layers: each head's mean over the images.
+
+    Shares have an interval and are called by their component; statistics have none.
+    """
+    chosen = table.filter((pc.field("step") == step) & pc.field("layer").is_valid())
     count = len(chosen)
-    empty = pa.nulls(count, pa.float64())
-    columns |= {"model": pa.array([model] * count, pa.string()), "mean": chosen["value"]}
-    columns |= {"low": empty, "high": empty, "images": pa.array([images] * count, pa.int64())}
+    if "share" in table.column_names:
+        renamed = {"statistic": "component", "mean": "share", "low": "low", "high": "high"}
+        values = {name: chosen[column] for name, column in renamed.items()}
+    else:
+        empty = pa.nulls(count, pa.float64())
+        values = {"statistic": chosen["statistic"], "mean": chosen["value"], "low": empty, "high": empty}
+    columns = {key: chosen[key] for key in ("layer", "module", "head")} | values
+    columns |= {"model": pa.array([model] * count, pa.string())}
+    columns |= {"images": pa.array([images] * count, pa.int64())}
     return pa.table(columns, schema=LAYERS_SCHEMA)
 
 
-def as_probed(run: PretrainRun) -> pa.Table:
-    """The end of a run under its name, and its start under the name of random weights."""
-    steps, crops = steps_in(run.statistics), run.summary["crops"]
-    start = layers_at(run.statistics, steps[0], with_random_weights(run.name), crops)
-    return pa.concat_tables([layers_at(run.statistics, steps[-1], run.name, crops), start])
+def as_probed(run: PretrainRun, table: pa.Table | None = None) -> pa.Table:
+    """The end of a run under its name, and its start under the name of random weights: of its statistics, or of its
+    shares where these are given."""
+    table, crops = run.statistics if table is None else table, run.summary["crops"]
+    steps = steps_in(table)
+    start = layers_at(table, steps[0], with_random_weights(run.name), crops)
+    return pa.concat_tables([layers_at(table, steps[-1], run.name, crops), start])
 
 
 def spread_steps(steps: Sequence[int], most: int) -> list[int]:

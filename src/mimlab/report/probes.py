@@ -43,7 +43,7 @@ from mimlab.report.probe_tables import (
     with_random_weights,
     within,
 )
-from mimlab.report.style import FAINT, INK, new_figure, note, save, styled
+from mimlab.report.style import FAINT, INK, new_figure, note, one_scale, save, styled
 
 Array = NDArray[np.float64]
 
@@ -75,11 +75,13 @@ def draw_depth(
     path: str | Path,
     statistics: Sequence[str] = CORE,
     before: str = "random weights",
+    alike: bool = False,
 ) -> Figure:
     """A panel per statistic against depth: a dot per head, the mean over heads with its 95% interval over images.
 
     `layers` and `models` are those of `mimlab.report.probe_tables`; each model has a colour. `before`: what the
-    grey ones are called, those with random weights in the table. Written to `path` (PNG); the figure is returned.
+    grey ones are called, those with random weights in the table. `alike`: all panels have one scale. Written to
+    `path` (PNG); the figure is returned.
     """
     shown = [
         _Shown(
@@ -98,6 +100,8 @@ def draw_depth(
         grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
         for axes, statistic in zip(grid, statistics, strict=False):
             words.append(_depth_panel(axes, layers, shown, statistic, before))
+        if alike:
+            one_scale(grid[: len(statistics)])
         for axes in grid[: len(statistics)]:
             axes.set_xlim(0.5, 1.5 + max(record["layer"] for model in models for record in model["layers"]))
         for axes in grid[max(0, len(statistics) - _COLUMNS) : len(statistics)]:
@@ -106,7 +110,12 @@ def draw_depth(
             axes.set_axis_off()
         known = set(models_in(layers))
         with_random = any(with_random_weights(model["name"]) in known for model in models)
-        _depth_legend(grid[-1] if beside else figure, shown, before if with_random else "")
+        drawn = [
+            kind
+            for kind in _LINES
+            if any(np.isfinite(baseline(m, one, kind)).any() for m in models for one in statistics)
+        ]
+        _depth_legend(grid[-1] if beside else figure, shown, before if with_random else "", drawn)
         names = ", ".join(model["name"] for model in models)
         save(figure, path, f"Attention statistics of {names} against depth. {' '.join(words)}")
     return figure
@@ -269,7 +278,9 @@ class _Ticks(Formatter):
         return [format_number(value, digits + 1) for value in near]
 
 
-def _depth_legend(place: Axes | Figure, shown: Sequence[_Shown], before: str) -> None:
+def _depth_legend(
+    place: Axes | Figure, shown: Sequence[_Shown], before: str, baselines: Sequence[str]
+) -> None:
     handles = [
         Line2D([], [], color=one.colour, linestyle=one.style, label=fill(one.model["name"], 24))
         for one in shown
@@ -278,7 +289,7 @@ def _depth_legend(place: Axes | Figure, shown: Sequence[_Shown], before: str) ->
         chance = Line2D([], [], color=RANDOM_COLOUR, linestyle="--", linewidth=1.4, label=before)
         handles.append(chance)
     handles += [
-        Line2D([], [], color=INK, linestyle=line, linewidth=1.1, label=kind) for kind, line in _LINES.items()
+        Line2D([], [], color=INK, linestyle=_LINES[kind], linewidth=1.1, label=kind) for kind in baselines
     ]
     title = "a dot: a head; a line: mean"
     if isinstance(place, Figure):

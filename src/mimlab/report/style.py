@@ -8,7 +8,7 @@ system is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +96,14 @@ def caption(axes: Axes, text: str) -> None:
 def note(axes: Axes, text: str) -> None:
     """Say in the middle of empty axes why nothing is drawn."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=FAINT)
+
+
+def one_scale(panels: Iterable[Axes]) -> None:
+    """Give all panels the vertical scale that holds each of theirs."""
+    known = list(panels)
+    lows, highs = zip(*(axes.get_ylim() for axes in known), strict=True)
+    for axes in known:
+        axes.set_ylim(min(lows), max(highs))
 
 
 def save(figure: Figure, path: str | Path, description: str, trim: bool = False) -> None:

@@ -9,7 +9,7 @@ images) is said among the warnings: entropies, information and NMI of different 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mimlab.report.pretrain_page import (
     draw_pretrain_comparison,
     write_pretrain_comparison,
 )
-from mimlab.report.pretrain_tables import MAPS, PICTURE, PretrainRun, PretrainSummary, as_probed
+from mimlab.report.pretrain_tables import MAPS, PICTURE, SHARES, PretrainRun, PretrainSummary, as_probed
 from mimlab.report.probe_page import (
     ProbeRun,
     draw_comparison_figures,
@@ -75,7 +75,10 @@ def run_comparison(
         (folder / "figures").mkdir(exist_ok=True)
         if whole:
             write_pretrain_comparison(folder, trained, draw_pretrain_comparison(folder, trained), command)
-            write_table(folder / "statistics.parquet", _statistics(trained))
+            write_table(folder / "statistics.parquet", _named({run.name: run.statistics for run in trained}))
+            shares = {run.name: run.shares for run in trained if run.shares is not None}
+            if shares:
+                write_table(folder / SHARES, _named(shares))
         else:
             write_comparison_page(folder, probed, draw_comparison_figures(folder, probed), command)
         write_toml(folder / "config.toml", {"runs": [str(one) for one in folders]})
@@ -130,7 +133,7 @@ def _read(folder: Path, name: str) -> ProbeRun | PretrainRun:
 
 
 def _read_trained(folder: Path, name: str, summary: PretrainSummary) -> PretrainRun:
-    """A pretraining run, with the query that it followed where that was kept."""
+    """A pretraining run, with the query that it followed and the shares that it measured, where these were kept."""
     from PIL import Image
 
     statistics = read_table(folder / "statistics.parquet")
@@ -138,11 +141,12 @@ def _read_trained(folder: Path, name: str, summary: PretrainSummary) -> Pretrain
         raise InputError(
             f"{folder}/statistics.parquet is empty: nothing was watched, so there is nothing to compare"
         )
+    shares = read_table(folder / SHARES) if (folder / SHARES).is_file() else None
     if not (folder / MAPS).is_file() or not (folder / PICTURE).is_file():
-        return PretrainRun(name, summary, statistics)
+        return PretrainRun(name, summary, statistics, shares=shares)
     with Image.open(folder / PICTURE) as picture:
         pixels = np.array(picture.convert("RGB"))
-    return PretrainRun(name, summary, statistics, read_table(folder / MAPS), pixels)
+    return PretrainRun(name, summary, statistics, read_table(folder / MAPS), pixels, shares)
 
 
 def _as_probe_run(run: PretrainRun) -> ProbeRun:
@@ -160,10 +164,9 @@ def _as_probe_run(run: PretrainRun) -> ProbeRun:
     return ProbeRun(run.name, summary, as_probed(run))
 
 
-def _statistics(runs: Sequence[PretrainRun]) -> pa.Table:
-    """The tables of all runs, each row with its run's name."""
-    tables = [
-        run.statistics.add_column(0, "run", pa.array([run.name] * len(run.statistics), pa.string()))
-        for run in runs
-    ]
-    return pa.concat_tables(tables)
+def _named(tables: Mapping[str, pa.Table]) -> pa.Table:
+    """Tables of several runs as one, each row with its run's name."""
+    return pa.concat_tables(
+        table.add_column(0, "run", pa.array([name] * len(table), pa.string()))
+        for name, table in tables.items()
+    )

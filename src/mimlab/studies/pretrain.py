@@ -10,7 +10,7 @@ With several processes this function runs in each. The first holds the folder an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -54,20 +54,21 @@ def pretrain(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Pretraining:
     """Pretrain a vision transformer, and write the run directory `out`.
 
     objective: a name as `mimlab pretrain --objective` takes it. images: a folder; None: photographs of the
     dependencies. preset: "laptop", "workstation", "imagenet". settings: whatever else `PretrainConfig` has, as TOML
-    would, for example {"training": {"steps": 100}}; it goes over the preset. Raises InputError for whatever cannot
-    be done as asked.
+    would, for example {"training": {"steps": 100}}; it goes over the preset. tell: called with a sentence for each
+    alarm when it is found; the summary has them all. Raises InputError for whatever cannot be done as asked.
     """
     given: dict[str, Any] = {"objective": {"name": objective}, "seed": seed}
     if images is not None:
         given["data"] = {"images": str(images)}
     whole = with_preset(preset, merge(given, settings or {}))
     config = build(PretrainConfig, whole, "pretrain")
-    return run_pretrain(config, out, overwrite=overwrite, resume=resume, progress=progress)
+    return run_pretrain(config, out, overwrite=overwrite, resume=resume, progress=progress, tell=tell)
 
 
 def run_pretrain(
@@ -78,8 +79,9 @@ def run_pretrain(
     resume: bool = False,
     command: str = "",
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Pretraining:
-    """Train as configured and write the run directory.
+    """Train as configured and write the run directory. tell: called with each alarm when it is found.
 
     Raises InputError for bad input before anything is written, also where `resume` finds a run of another
     configuration, and OSError in one line where the disk is full: what was done is then kept for `resume`.
@@ -96,12 +98,12 @@ def run_pretrain(
         _check(config, directory, ended, resume, overwrite)
     source, objective = Stream(config), build_objective(config)
     if not first:
-        return _train(config, directory.partial, objective, source, command, None)
+        return _train(config, directory.partial, objective, source, command, None, None)
     with directory as folder:
         try:
             if stopped:
                 _take_over(directory.target, folder)
-            run = _train(config, folder, objective, source, command, progress)
+            run = _train(config, folder, objective, source, command, progress, tell)
         except InputError:
             if not resume:
                 shutil.rmtree(folder)
@@ -116,6 +118,7 @@ def _train(
     source: Stream,
     command: str,
     progress: Progress | None,
+    tell: Callable[[str], None] | None,
 ) -> Pretraining:
     """Train in a folder, and write there what a reader needs."""
     from mimlab.runs.tables import write_json, write_table
@@ -123,9 +126,8 @@ def _train(
     from mimlab.training.checkpoints import STATE, Journal
     from mimlab.training.log import LOG
     from mimlab.training.schedule import total_steps
-    from mimlab.training.watching import find_alarms
 
-    looks = Looks(config, folder, total_steps(config, source.images))
+    looks = Looks(config, folder, total_steps(config, source.images), tell)
     fabric = loop.launch(config.training)
     outcome = loop.pretrain(
         objective, source, config, folder, fabric=fabric, on_step=looks, progress=progress
@@ -133,9 +135,8 @@ def _train(
     if not fabric.is_global_zero:
         return Pretraining(folder, config, {"status": outcome.status}, [], looks.empty)
     log = Journal(folder / LOG).records()
-    statistics, maps = looks.tables()
-    alarms = find_alarms(statistics)
-    summary = looks.summary(objective, outcome, log, alarms) | {
+    statistics, maps, shares = looks.tables()
+    summary = looks.summary(objective, outcome, log) | {
         "skipped": sorted(source.skipped.items()),
         "warnings": [f"{len(source.skipped)} images could not be used: see skipped"]
         if source.skipped
@@ -149,7 +150,9 @@ def _train(
     write_toml(folder / "config.toml", config)
     write_table(folder / "statistics.parquet", statistics)
     write_table(folder / "maps.parquet", maps)
-    looks.draw(objective, summary, log, statistics, maps, alarms)
+    write_table(folder / "shares.parquet", shares)
+    looks.keep_crops()
+    looks.draw(objective, summary, log, statistics, maps, shares)
     if not outcome.status.startswith("stopped"):  # what has ended needs no state to go on from
         (folder / STATE).unlink(missing_ok=True)
         shutil.rmtree(folder / PARTS, ignore_errors=True)

@@ -2,7 +2,8 @@
 
 Of attention: the `core` statistics of theory, section 7, per layer and head, means over the images of the batch, and
 the same statistics of the map averaged over those images (the positional part). Of outputs, one vector an image: their
-deviation and their effective rank, for the CLS token ("cls_...") and for the mean over patches ("mean_...").
+deviation and their effective rank, for the CLS token ("cls_...") and for the mean over patches ("mean_..."). Of logits:
+the shares of theory, section 8, for some images of the batch with their patches permuted.
 
 Values of one batch are comparable among themselves alone: another batch, another number of images (the positional
 part averages over them) or another image size in one curve would look like training. Autocast is off, so that a
@@ -25,7 +26,10 @@ from mimlab.probing.attention import Attention, Tensor
 from mimlab.probing.callbacks import undisturbed
 from mimlab.probing.capture import capture
 from mimlab.probing.catalogue import CATALOGUE, CORE
+from mimlab.probing.collapse import COLLAPSED, DIVERSE, FALL, Falls
 from mimlab.probing.layout import Layout
+from mimlab.probing.permuted import logit_shares
+from mimlab.probing.shares import intervals
 from mimlab.probing.watch import watch
 from mimlab.runs.errors import InputError
 from mimlab.statistics.terms import effective_rank_of
@@ -56,17 +60,27 @@ MAPS_SCHEMA = pa.schema(
 )
 """Weight of one query patch on each patch, mean over heads; queries and patches are counted row by row from 0."""
 
-FALL = 0.5
-"""An alarm where a layer's NMI is below this share of the largest it had. In the trial that this project began with (32
-px, 4 layers) masked training ended with every layer at .87 of its value before, or above; contrastive training that
-started there took five of the six later layers of two runs to .45 and less, and the sixth to .65."""
-DIVERSE = 0.05
-"""A layer is watched once its NMI has reached this. Contrastive and supervised networks from the usual start stayed at
-.01 to .04 there: below, attention is nearly uniform, and has nothing to lose."""
-COLLAPSED = 0.05
-"""Outputs have collapsed where their deviation, as a share of 1/sqrt(dim), is below this, and below this share of the
-largest it had. Vectors spread evenly over the sphere have share 1, equal ones 0. That it must also have fallen leaves
-fresh networks in peace, whose CLS outputs differ little between images before anything was learned."""
+SHARES_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("layer", pa.int64()),
+        ("module", pa.string()),
+        ("head", pa.int64()),
+        ("component", pa.string()),
+        ("share", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+"""A row per step, layer, head and component of `mimlab.probing.shares.COMPONENTS`: the mean over images, and its 95%
+interval."""
+
+WATCHED = {
+    "nmi": (FALL, DIVERSE),
+    "cls_deviation": (COLLAPSED, 0.0),
+    "mean_deviation": (COLLAPSED, 0.0),
+}
+"""What gives alarms: below which share of the largest value, and how large that must have been."""
 
 
 @dataclass(frozen=True)
@@ -153,44 +167,41 @@ class Watching:
             {**fixed, "layer": layer, "patch": patch, "value": values.ravel()}, schema=MAPS_SCHEMA
         )
 
+    def shares(self, objective: nn.Module, step: int, images: int, permutations: int) -> pa.Table:
+        """Shares of logit variance over the first `images` of the batch, each permuted so often: `SHARES_SCHEMA`.
 
-def find_alarms(
-    table: pa.Table, fall: float = FALL, diverse: float = DIVERSE, collapsed: float = COLLAPSED
-) -> list[Alarm]:
-    """Every alarm of a run, in order of steps, from its table (`SCHEMA`) up to now.
+        The permutations are the same at every step, so that steps differ by what was learned between them.
+        """
+        encoder: Any = objective.encoder
+        with _at_rest(encoder, self.batch[:images]) as pixels:
+            found = logit_shares(
+                encoder,
+                pixels,
+                permutations=permutations,
+                seed=0,
+                forward=lambda one: encoder(pixel_values=one),
+            )
+        means = intervals(found, "").drop_columns("model")
+        return means.add_column(0, "step", pa.array([step] * len(means), pa.int64())).cast(SHARES_SCHEMA)
 
-    A layer gives one where its NMI, mean over heads, is below `fall` of the largest that it had, which was at least
-    `diverse`; then again only where it halves again. Outputs give one where their deviation is below `collapsed` and
-    below `collapsed` times the largest it had. A function of the table alone: a resumed run finds the same.
 
-    What is not seen: heads that come to share few keys out of uniform attention, since their NMI rises then
-    (mean_row_entropy falls), and values that are not numbers, which are passed over.
+def find_alarms(table: pa.Table, falls: Falls | None = None) -> list[Alarm]:
+    """Alarms in rows of `SCHEMA`, in order of steps, then layers: falls of a layer's NMI, mean over heads, and of the
+    outputs' deviation, as `mimlab.probing.collapse` has them.
+
+    falls: of the steps before these, to go on from; it takes in these steps, so that a run is read look by look. None:
+    the table begins with the run's first step.
     """
+    known = Falls() if falls is None else falls
+    chosen = table.filter(pc.field("statistic").isin(list(WATCHED)))
+    means = chosen.group_by(["step", "layer", "statistic"], use_threads=False).aggregate([("value", "mean")])
     found: list[Alarm] = []
-    nmi = table.filter(pc.field("statistic") == "nmi")
-    means = nmi.group_by(["layer", "step"], use_threads=False).aggregate([("value", "mean")])
-    for layer in sorted(set(means["layer"].to_pylist())):
-        found += _falls(means.filter(pc.field("layer") == layer), "value_mean", layer, "nmi", fall, diverse)
-    for name in ("cls_deviation", "mean_deviation"):
-        series = table.filter(pc.field("statistic") == name)
-        falls = _falls(series, "value", None, name, collapsed, 0.0)
-        found += [alarm for alarm in falls if alarm.value < collapsed]
-    return sorted(found, key=lambda alarm: alarm.step)
-
-
-def _falls(
-    series: pa.Table, column: str, layer: int | None, statistic: str, fall: float, least: float
-) -> Iterator[Alarm]:
-    """Where a series is below `fall` of its largest value so far, itself at least `least`; then counted from there."""
-    largest = -math.inf
-    ordered = series.sort_by("step")
-    for step, value in zip(ordered["step"].to_pylist(), ordered[column].to_pylist(), strict=True):
-        if value is None or math.isnan(value):
-            continue
-        if largest >= least and value < fall * largest:
-            yield Alarm(step, layer, statistic, value, largest)
-            largest = value
-        largest = max(largest, value)
+    for row in means.sort_by([(key, "ascending") for key in ("step", "layer", "statistic")]).to_pylist():
+        layer, statistic, value = row["layer"], row["statistic"], row["value_mean"]
+        was = known.of((layer, statistic), value, *WATCHED[statistic])
+        if was is not None:
+            found.append(Alarm(row["step"], layer, statistic, value, was))
+    return found
 
 
 def deviation(outputs: Tensor) -> float:
