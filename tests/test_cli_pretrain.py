@@ -26,8 +26,8 @@ from mimlab.studies.pretrain_looks import Looks
 from mimlab.training import loop
 from mimlab.training.checkpoints import Journal, checkpoint_steps, load_state, save_state
 from mimlab.training.config import PretrainConfig
-from mimlab.training.sources import held_out_source
 from mimlab.training.log import TIMES
+from mimlab.training.sources import held_out_source
 from mimlab.training.views import centre
 from mimlab.training.watching import SHARES_SCHEMA, Watching
 

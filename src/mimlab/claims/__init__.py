@@ -1,6 +1,13 @@
 """Each statement of the theory as an object: source, measurement, threshold, evidence, verdict. Runs nothing."""
 
-from mimlab.claims.catalogue import judge, judge_agreement, judge_networks, judge_points, judge_survey
+from mimlab.claims.catalogue import (
+    judge,
+    judge_agreement,
+    judge_networks,
+    judge_points,
+    judge_survey,
+    judge_training,
+)
 from mimlab.claims.claim import Claim, Measurement, Threshold, Verdict
 
 __all__ = [
@@ -13,4 +20,5 @@ __all__ = [
     "judge_networks",
     "judge_points",
     "judge_survey",
+    "judge_training",
 ]

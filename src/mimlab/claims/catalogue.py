@@ -14,6 +14,7 @@ from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS, AgreementEv
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
 from mimlab.claims.surveys import SURVEY_CLAIMS, SurveyEvidence
+from mimlab.claims.training import TRAINING_CLAIMS, TrainingEvidence
 
 CLAIMS: tuple[Claim[Any], ...] = (
     *ROW_CLAIMS,
@@ -21,6 +22,7 @@ CLAIMS: tuple[Claim[Any], ...] = (
     *SURVEY_CLAIMS,
     *NETWORK_CLAIMS,
     *AGREEMENT_CLAIMS,
+    *TRAINING_CLAIMS,
 )
 
 
@@ -61,6 +63,11 @@ def judge_networks(evidence: NetworkEvidence) -> list[Verdict]:
 def judge_agreement(evidence: AgreementEvidence) -> list[Verdict]:
     """Verdict on the probe itself."""
     return _judged(AGREEMENT_CLAIMS, evidence)
+
+
+def judge_training(evidence: TrainingEvidence) -> list[Verdict]:
+    """Verdicts on pretraining over several seeds."""
+    return _judged(TRAINING_CLAIMS, evidence)
 
 
 def _judged(claims: Iterable[Claim[Evidence]], evidence: Evidence) -> list[Verdict]:

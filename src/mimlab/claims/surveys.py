@@ -44,13 +44,13 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], words: str) -> Meas
     """Spearman's rank correlation with a 95% interval by Fisher's transformation."""
     if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Measurement.missing("fewer than four queries, or all alike")
-    ranks = np.stack([_ranks(np.asarray(values, dtype=float)) for values in (x, y)])
-    r = float(np.corrcoef(ranks)[0, 1])
+    order = np.stack([ranks(np.asarray(values, dtype=float)) for values in (x, y)])
+    r = float(np.corrcoef(order)[0, 1])
     z, width = atanh(min(max(r, -0.999999), 0.999999)), NORMAL * sqrt((1 + r * r / 2) / (len(x) - 3))
     return Measurement(r, tanh(z - width), tanh(z + width), f"{words}, {len(x)} queries")
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 0, ties at their mean."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
