@@ -1,0 +1,210 @@
+"""Pretraining judged over seeds: the runs of `studies.training_runs` made, read into tables, and judged.
+
+Four tables hold all that the claims read (`looks`, `evaluations`, `shares`, `photographs`; docs/file-contract.md), so
+that they can be kept when the runs, with their weights, cannot: what `mimlab reproduce` shows without training comes
+from such tables. A run that has ended is not made again, one that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mimlab.claims import judge_training
+from mimlab.claims.training import TRAINING_CLAIMS, TrainingEvidence
+from mimlab.dynamics.integrators import Progress
+from mimlab.runs.flags import write_flags
+from mimlab.runs.tables import read_json, read_table
+from mimlab.studies.outcomes import Setting
+from mimlab.studies.training_runs import PHOTOGRAPHS, RUNS, SEEDS, WORLDS, TrainingRun, run_folder
+from mimlab.world.world import World
+
+STATISTICS = ("nmi", "diversity", "distance_ratio", "positional_nmi")
+COMPARISONS = tuple(
+    claim.name
+    for claim in TRAINING_CLAIMS
+    if claim.name.endswith(("of masked pretraining", "NMI", "diversity"))
+)
+"""Claims that compare objectives."""
+CROPS = 32
+"""Of each photograph, to measure how far attention reaches on it."""
+
+_RUN = [("run", pa.string()), ("seed", pa.int64())]
+_AT = [*_RUN, ("step", pa.int64()), ("layer", pa.int64())]
+SCHEMAS = {
+    "looks": pa.schema([*_AT, ("statistic", pa.string()), ("value", pa.float64())]),
+    "evaluations": pa.schema(
+        [
+            *_AT[:3],
+            *(
+                (name, pa.float64())
+                for name in ("knn", "linear", "chance", "model", "image_mean", "nearest_patch")
+            ),
+        ]
+    ),
+    "shares": pa.schema([*_AT, ("component", pa.string()), ("share", pa.float64())]),
+    "photographs": pa.schema(
+        [("photograph", pa.string()), ("gap", pa.float64()), *_RUN, ("distance_ratio", pa.float64())]
+    ),
+}
+Tables = dict[str, pa.Table]
+
+
+def chosen(full: bool) -> list[TrainingRun]:
+    """The runs of a reproduction."""
+    return [run for run in RUNS if full or not run.full]
+
+
+def train(
+    runs: Sequence[TrainingRun], folder: Path, seeds: Sequence[int] = SEEDS, progress: Progress | None = None
+) -> None:
+    """Make those of the runs that have not ended, each in a folder of its own."""
+    from mimlab.studies.pretrain import run_pretrain
+
+    work = [(run, seed) for seed in seeds for run in runs]
+    for place, (run, seed) in enumerate(work):
+        home = folder / run_folder(run.name, seed)
+        if (home / "summary.json").is_file():
+            continue
+
+        def told(fraction: float, text: str, place: int = place, name: str = home.name) -> None:
+            if progress is not None:
+                progress((place + fraction) / len(work), f"training {name}, {text}")
+
+        config = run.config(seed, folder)
+        run_pretrain(config, home, resume=True, command=command_of(run, seed), progress=told)
+
+
+def command_of(run: TrainingRun, seed: int) -> str:
+    """The command line that makes a run."""
+    words = write_flags(run.config(seed, Path("runs")))
+    return shlex.join(["mimlab", "pretrain", *words, "--out", f"runs/{run_folder(run.name, seed)}"])
+
+
+def collect(runs: Sequence[TrainingRun], folder: Path, seeds: Sequence[int] = SEEDS) -> Tables:
+    """The tables of finished runs, by name, with the columns of `SCHEMAS`."""
+    found: dict[str, list[pa.Table]] = {name: [] for name in SCHEMAS}
+    for run in runs:
+        for seed in seeds:
+            home = folder / run_folder(run.name, seed)
+            statistics = read_table(home / "statistics.parquet")
+            statistics = statistics.filter(pc.is_in(statistics["statistic"], pa.array(STATISTICS)))
+            means = _means(statistics, ["step", "layer", "statistic"], "value")
+            found["looks"].append(_named(means, "looks", run.name, seed))
+            shares = _means(read_table(home / "shares.parquet"), ["step", "layer", "component"], "share")
+            found["shares"].append(_named(shares, "shares", run.name, seed))
+            evaluations = pa.Table.from_pylist(
+                read_json(home / "summary.json")["evaluation"],
+                schema=SCHEMAS["evaluations"].remove(0).remove(0),
+            )
+            found["evaluations"].append(_named(evaluations, "evaluations", run.name, seed))
+    return {
+        "photographs": _photographs(folder, seeds),
+        **{name: pa.concat_tables(tables) for name, tables in found.items() if tables},
+    }
+
+
+def _means(table: pa.Table, keys: list[str], value: str) -> pa.Table:
+    """Means over heads."""
+    grouped = table.group_by(keys, use_threads=False).aggregate([(value, "mean")])
+    return grouped.rename_columns([*keys, value])
+
+
+def _named(table: pa.Table, name: str, run: str, seed: int) -> pa.Table:
+    columns = {key: table[key] for key in table.column_names}
+    count = len(table)
+    return (
+        pa.table({"run": [run] * count, "seed": [seed] * count, **columns})
+        .select(SCHEMAS[name].names)
+        .cast(SCHEMAS[name])
+    )
+
+
+def _photographs(folder: Path, seeds: Sequence[int]) -> pa.Table:
+    """How far the masked network's attention reaches on each photograph of the dependencies, beside its gap."""
+    from mimlab.training.photographs import HELD_OUT, TRAINING
+
+    run = PHOTOGRAPHS[0]
+    rows = []
+    for seed in seeds:
+        reached = _reached(folder / run_folder(run.name, seed), run.config(seed, folder).data.crop)
+        for photograph in (*TRAINING, *HELD_OUT):
+            rows.append(
+                {
+                    "photograph": photograph.name,
+                    "gap": median_gap(str(photograph.path)),
+                    "run": run.name,
+                    "seed": seed,
+                    "distance_ratio": reached[photograph.name],
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["photographs"])
+
+
+@cache
+def median_gap(path: str) -> float | None:
+    """Median Δ_p over the local patches of a photograph; None where it is one area."""
+    gaps = World(image=path).statistics().patch_gaps
+    if not gaps:
+        return None
+    return float(np.median(np.repeat([one.gap for one in gaps], [one.patches for one in gaps])))
+
+
+def _reached(home: Path, windows: tuple[int, int]) -> dict[str, float]:
+    """Distance ratio of a run's last encoder on crops of each photograph, mean over layers, heads and crops."""
+    import torch
+
+    from mimlab.probing.capture import capture
+    from mimlab.probing.hugging import load_directory
+    from mimlab.training.checkpoints import latest_checkpoint
+    from mimlab.training.crops import Crops
+    from mimlab.training.photographs import HELD_OUT, TRAINING
+    from mimlab.training.views import standardise
+
+    encoder, _ = load_directory(latest_checkpoint(home))
+    side = encoder.config.image_size
+    found = {}
+    for photograph in (*TRAINING, *HELD_OUT):
+        crops = Crops([photograph.path], side, windows, CROPS, 0, "locality").batch(0).pixels
+        with torch.inference_mode(), capture(encoder, ("distance_ratio",)) as seen:
+            encoder(standardise(crops))
+        found[photograph.name] = float(np.nanmean(seen["distance_ratio"]))
+    return found
+
+
+def judged(tables: Tables) -> list[dict[str, Any]]:
+    """Verdict records: the claims on photographs, on more objectives where those were trained, and on worlds."""
+    named = set(tables["looks"]["run"].unique().to_pylist())
+    records = tables["looks"].to_pylist(), tables["evaluations"].to_pylist(), tables["shares"].to_pylist()
+    photographs = tables["photographs"].to_pylist()
+    evidence = TrainingEvidence(*records, photographs)
+    label = "13 photographs, crops of 32 pixels, three seeds: simmim against simclr and supervised"
+    expected = {"FP exceeds PP": "fails"}
+    found = Setting("photographs", label, expected, command_of(PHOTOGRAPHS[0], 0)).records(
+        judge_training(evidence), "figures/training-depth.png"
+    )
+    if "moco-v3" in named:
+        more = TrainingEvidence(
+            *records, (), others=("simclr", "moco-v3", "dino", "supervised"), after="moco-v3-after-simmim"
+        )
+        label = "the same, simmim against simclr, moco-v3, dino and supervised; contrastive is moco-v3"
+        verdicts = [one for one in judge_training(more) if one.claim.name in COMPARISONS]
+        found += Setting("photographs, more objectives", label, {}, command_of(PHOTOGRAPHS[0], 0)).records(
+            verdicts, "figures/training-depth.png"
+        )
+    for run in WORLDS:
+        if run.name in named:
+            own = TrainingEvidence(*records, (), masked=run.name)
+            (verdict,) = [one for one in judge_training(own) if one.claim.name == "FP exceeds PP"]
+            setting = Setting(
+                run.name, run.label, {verdict.claim.name: str(run.expected)}, command_of(run, 0)
+            )
+            found += setting.records([verdict], "figures/training-shares.png")
+    return found
