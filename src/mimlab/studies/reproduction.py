@@ -2,13 +2,15 @@
 
 Jobs are independent and run in worker processes, one per core. Each draws its own figures and leaves its run
 directory under worlds/, so that the page can be checked against the tables. The probe has two: one that needs no
-weights, and the paper's comparison on those that are given.
+weights, and the paper's comparison on those that are given. Networks are trained after them, one at a time with all
+cores, or else what an earlier reproduction recorded is judged again.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -43,6 +45,8 @@ from mimlab.studies.single import (
     write_tables,
 )
 from mimlab.studies.survey import SURVEY_SCHEMA, survey_config, survey_photograph, survey_queries
+from mimlab.studies.trained import chosen, collect, train
+from mimlab.studies.training_verdicts import not_recorded, pretraining, recorded
 from mimlab.world.photograph import bundled_photographs
 from mimlab.world.world import World
 
@@ -54,7 +58,9 @@ def run_reproduce(
     *,
     published: Sequence[str] = (),
     images: Sequence[Path] | None = None,
+    training: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     command: str = AGAIN,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -62,15 +68,19 @@ def run_reproduce(
     its world and what was expected there.
 
     published: pretrained models for the paper's comparison, by names as `find_published` takes them. images: on which
-    they are measured; None: scikit-image's photographs. Raises InputError for bad input, and where ``out`` cannot be
-    had, before anything is run.
+    they are measured; None: scikit-image's photographs. training: "default" or "full", which networks are trained;
+    None: what was recorded is judged. An interrupted reproduction that trains leaves its runs for ``resume``, which
+    makes the rest. Raises InputError for bad input, and where ``out`` cannot be had, before anything is run.
     """
     began = perf_counter()
     compared = comparison(published, images)
-    with RunDirectory(out, overwrite=overwrite) as folder:
+    with RunDirectory(out, overwrite=overwrite, resume=resume, keep=training is not None) as folder:
+        for name in ("figures", "worlds", "published"):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("figures", "worlds"):
-            (folder / name).mkdir(exist_ok=True)
+            (folder / name).mkdir()
         outcomes = run_jobs([compared, *jobs()], folder, progress)
+        outcomes.append(_pretraining(training, folder, progress))
         photographs = [o for o in outcomes if o.job.startswith("photograph ")]
         outcomes.append(_survey([record for o in photographs for record in o.records], folder))
         order = {claim.name: place for place, claim in enumerate(CLAIMS)}
@@ -87,6 +97,16 @@ def run_reproduce(
         _write_page(folder, outcomes, summary, command)
         write_json(folder / "summary.json", summary)
     return summary
+
+
+def _pretraining(training: str | None, folder: Path, progress: Progress | None) -> Outcome:
+    """Networks trained, or what was recorded of such."""
+    if training is None:
+        kept = recorded()
+        return not_recorded() if kept is None else pretraining(kept[0], folder, kept[1])
+    runs = chosen(training == "full")
+    train(runs, folder / "training", progress=progress)
+    return pretraining(collect(runs, folder / "training"), folder)
 
 
 def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:

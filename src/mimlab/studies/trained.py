@@ -1,4 +1,4 @@
-"""Pretraining judged over seeds: the runs of `studies.training_runs` made, read into tables, and judged.
+"""Pretraining over seeds: the runs of `studies.training_runs` made, and read into tables.
 
 Four tables hold all that the claims read (`looks`, `evaluations`, `shares`, `photographs`; docs/file-contract.md), so
 that they can be kept when the runs, with their weights, cannot: what `mimlab reproduce` shows without training comes
@@ -11,28 +11,18 @@ import shlex
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mimlab.claims import judge_training
-from mimlab.claims.training import TRAINING_CLAIMS, TrainingEvidence
 from mimlab.dynamics.integrators import Progress
 from mimlab.runs.flags import write_flags
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies.outcomes import Setting
-from mimlab.studies.training_runs import PHOTOGRAPHS, RUNS, SEEDS, WORLDS, TrainingRun, run_folder
+from mimlab.studies.training_runs import PHOTOGRAPHS, RUNS, SEEDS, TrainingRun, run_folder
 from mimlab.world.world import World
 
 STATISTICS = ("nmi", "diversity", "distance_ratio", "positional_nmi")
-COMPARISONS = tuple(
-    claim.name
-    for claim in TRAINING_CLAIMS
-    if claim.name.endswith(("of masked pretraining", "NMI", "diversity"))
-)
-"""Claims that compare objectives."""
 CROPS = 32
 """Of each photograph, to measure how far attention reaches on it."""
 
@@ -176,35 +166,4 @@ def _reached(home: Path, windows: tuple[int, int]) -> dict[str, float]:
         with torch.inference_mode(), capture(encoder, ("distance_ratio",)) as seen:
             encoder(standardise(crops))
         found[photograph.name] = float(np.nanmean(seen["distance_ratio"]))
-    return found
-
-
-def judged(tables: Tables) -> list[dict[str, Any]]:
-    """Verdict records: the claims on photographs, on more objectives where those were trained, and on worlds."""
-    named = set(tables["looks"]["run"].unique().to_pylist())
-    records = tables["looks"].to_pylist(), tables["evaluations"].to_pylist(), tables["shares"].to_pylist()
-    photographs = tables["photographs"].to_pylist()
-    evidence = TrainingEvidence(*records, photographs)
-    label = "13 photographs, crops of 32 pixels, three seeds: simmim against simclr and supervised"
-    expected = {"FP exceeds PP": "fails"}
-    found = Setting("photographs", label, expected, command_of(PHOTOGRAPHS[0], 0)).records(
-        judge_training(evidence), "figures/training-depth.png"
-    )
-    if "moco-v3" in named:
-        more = TrainingEvidence(
-            *records, (), others=("simclr", "moco-v3", "dino", "supervised"), after="moco-v3-after-simmim"
-        )
-        label = "the same, simmim against simclr, moco-v3, dino and supervised; contrastive is moco-v3"
-        verdicts = [one for one in judge_training(more) if one.claim.name in COMPARISONS]
-        found += Setting("photographs, more objectives", label, {}, command_of(PHOTOGRAPHS[0], 0)).records(
-            verdicts, "figures/training-depth.png"
-        )
-    for run in WORLDS:
-        if run.name in named:
-            own = TrainingEvidence(*records, (), masked=run.name)
-            (verdict,) = [one for one in judge_training(own) if one.claim.name == "FP exceeds PP"]
-            setting = Setting(
-                run.name, run.label, {verdict.claim.name: str(run.expected)}, command_of(run, 0)
-            )
-            found += setting.records([verdict], "figures/training-shares.png")
     return found
