@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -159,12 +158,16 @@ def _sections(
 def _row(tables: Tables, run: TrainingRun) -> dict[str, Any]:
     """Means over seeds at the end: statistics over layers, and what was learned."""
     looks = tables["looks"].filter(pc.field("run") == run.name)
-    end = looks.filter(looks["step"] == pa.scalar(pc.max(looks["step"]).as_py()))
+    end = _last(looks)
     row: dict[str, Any] = {"run": run.name, "what": run.label}
     for name in ("nmi", "positional_nmi", "diversity", "distance_ratio"):
         values = end.filter(pc.field("statistic") == name)["value"].to_numpy()
         row[name.replace("_", " ")] = round(float(values.mean()), 4)
     evaluations = tables["evaluations"].filter(pc.field("run") == run.name)
-    last = evaluations.filter(evaluations["step"] == pa.scalar(pc.max(evaluations["step"]).as_py()))
-    row["kNN"] = round(float(np.mean(last["knn"].to_numpy(zero_copy_only=False))), 3)
+    known = _last(evaluations)["knn"].to_numpy(zero_copy_only=False)
+    row["kNN"] = round(float(known.mean()), 3)
     return row
+
+
+def _last(table: pa.Table) -> pa.Table:
+    return table.filter(pc.field("step") == pc.max(table["step"]).as_py())
