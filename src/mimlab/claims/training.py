@@ -216,7 +216,8 @@ def _time_to_half(course: Mapping[int, Layers], layer: int) -> float:
 
 def _locality(evidence: TrainingEvidence, seed: int) -> float:
     rows = [one for one in evidence.photographs if (one["run"], one["seed"]) == (evidence.masked, seed)]
-    pairs = np.array([(one["gap"], one["distance_ratio"]) for one in rows], dtype=float)
+    known = [(one["gap"], one["distance_ratio"]) for one in rows if one["gap"] is not None]
+    pairs = np.array(known, dtype=float)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         raise Missing("fewer than three photographs, or all alike")
     return float(np.corrcoef(ranks(pairs[:, 0]), ranks(pairs[:, 1]))[0, 1])

@@ -53,19 +53,14 @@ def pretrain(
         Print the summary as JSON on stdout, and nothing else.
     """
     config = build(PretrainConfig, with_preset(preset, mapping), "mimlab pretrain")
-    try:
-        with session.progress() as progress:
-            run = run_pretrain(
-                config,
-                out,
-                overwrite=overwrite,
-                resume=resume,
-                command=session.command,
-                progress=progress,
-                tell=session.tell,
-            )
-    except KeyboardInterrupt:
-        if Path(f"{out}.partial").exists():
-            session.tell(f"what was trained is in {out}.partial; --resume goes on from there")
-        raise
+    with session.resumable(out), session.progress() as progress:
+        run = run_pretrain(
+            config,
+            out,
+            overwrite=overwrite,
+            resume=resume,
+            command=session.command,
+            progress=progress,
+            tell=session.tell,
+        )
     return 0 if not run.log else session.finish(run.summary, show_pretraining, json=json, out=out)

@@ -118,15 +118,10 @@ def probe(
     directory.check()
     if resume and not (directory.partial / "inputs.json").exists():
         session.tell(f"{directory.partial} holds no interrupted run to resume: beginning afresh")
-    try:
-        with session.progress() as progress:
-            summary, means = run_probe(
-                config, out, overwrite=overwrite, resume=resume, command=session.command, progress=progress
-            )
-    except KeyboardInterrupt:
-        if Path(f"{out}.partial").exists():
-            session.tell(f"what was measured is in {out}.partial; --resume goes on from there")
-        raise
+    with session.resumable(out, "measured"), session.progress() as progress:
+        summary, means = run_probe(
+            config, out, overwrite=overwrite, resume=resume, command=session.command, progress=progress
+        )
     return session.finish(summary, partial(show_probe, layers=means), json=json, out=out)
 
 

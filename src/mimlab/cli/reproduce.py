@@ -53,11 +53,11 @@ def reproduce(
     overwrite
         Replace the report at --out, once the new one is whole.
     resume
-        Go on with an interrupted reproduction that trains; networks that are done are kept.
+        Go on with an interrupted reproduction --with-training; networks that are done are kept.
     json
         Print the verdicts as JSON on stdout, and nothing else.
     """
-    with session.progress() as progress:
+    with session.resumable(out), session.progress() as progress:
         result = run_reproduce(
             out,
             published=published or (),

@@ -75,6 +75,16 @@ class Session:
         return int(str(result.get("status", "")).startswith(("failed", "diverged")))
 
     @contextmanager
+    def resumable(self, out: Path, done: str = "trained") -> Iterator[None]:
+        """Around work that can go on after an interrupt: it is said where what was `done` is."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if Path(f"{out}.partial").exists():
+                self.tell(f"what was {done} is in {out}.partial; --resume goes on from there")
+            raise
+
+    @contextmanager
     def progress(self) -> Iterator[Progress]:
         """A bar on stderr, which appears after `DELAY` and only on a terminal."""
         if not self.err.is_interactive:

@@ -1,13 +1,15 @@
 """Figures of pretraining over seeds: objectives by depth, shares of logit variance by run, layers against step.
 
-A dot is a run, a line the mean over seeds; rings are runs before training. Tables have the columns that
-`mimlab.studies.trained` gives them: `run, seed, step, layer` and `statistic, value` or `component, share`.
+A dot is a run, a line the mean over seeds; rings are networks with random weights. Tables have the columns that
+`mimlab.studies.trained` gives them: `run, seed, step, layer` and `statistic, value` or `component, share`. Runs stand
+beside each other at each depth, so that those that agree do not hide one another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,16 +23,23 @@ from mimlab.report.numbers import format_number
 from mimlab.report.probe_shares import COMPONENT_COLOURS
 from mimlab.report.probe_tables import title_of
 from mimlab.report.probes import MODEL_COLOURS
-from mimlab.report.style import FAINT, INK, new_figure, note, save, styled
+from mimlab.report.style import FAINT, INK, new_figure, save, styled
 
 Array = NDArray[np.float64]
 
 BY_DEPTH = ("nmi", "diversity", "distance_ratio")
 SHARES = ("PP", "FP")
+_SPREAD = 0.5
+"""Of a depth, for the runs beside each other."""
+_DASHES = ("-", (0, (3, 1.2)))
+"""Of the first round of colours, and of the second."""
 
 
 def draw_objectives(looks: pa.Table, runs: Sequence[str], path: str | Path) -> Figure:
-    """Three statistics against depth at the end of each run; written to `path` (PNG), the figure is returned."""
+    """Three statistics against depth at the end of each run; written to `path` (PNG), the figure is returned.
+
+    The first of the runs begins with random weights: rings are its start, mean over seeds.
+    """
     words = []
     with styled():
         figure = new_figure(height=8.6)
@@ -41,26 +50,31 @@ def draw_objectives(looks: pa.Table, runs: Sequence[str], path: str | Path) -> F
             for place, run in enumerate(runs):
                 values = _by_layer(chosen.filter(pc.field("run") == run), "value", last=True)
                 told.append(f"{run} {format_number(float(values.mean()), 2)}")
-                _dots(axes, values, MODEL_COLOURS[place % len(MODEL_COLOURS)], run)
+                colour = MODEL_COLOURS[place % len(MODEL_COLOURS)]
+                dashes = _DASHES[place // len(MODEL_COLOURS) % len(_DASHES)]
+                shift = _SPREAD * ((place + 0.5) / len(runs) - 0.5)
+                _dots(axes, _depths(values) + shift, values, run, color=colour, linestyle=dashes)
             start = _by_layer(chosen.filter(pc.field("run") == runs[0]), "value", last=False)
             axes.plot(
-                _depths(start), start.mean(0), "o", color=FAINT, fillstyle="none", label="before training"
+                _depths(start), start.mean(0), "o", color=FAINT, fillstyle="none", label="random weights"
             )
             axes.set_ylabel(title_of(statistic))
             words.append(f"{title_of(statistic)}, mean over depth: {', '.join(told)}.")
         panels[-1].set_xlabel("depth")
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, columnspacing=1.2)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=2, columnspacing=1.2, handlelength=2.4
+        )
         save(figure, path, f"Objectives by depth at the end of training, a dot a seed. {' '.join(words)}")
     return figure
 
 
-def _dots(axes: Axes, values: Array, colour: str, label: str) -> None:
+def _dots(axes: Axes, at: Array, values: Array, label: str, **line: Any) -> None:
     """A dot per seed (seeds, layers) and the mean as a line."""
-    axes.plot(_depths(values), values.mean(0), "-", color=colour, label=label, zorder=2)
+    axes.plot(at, values.mean(0), label=label, linewidth=1.3, zorder=2, **line)
     for one in values:
-        axes.plot(_depths(values), one, "o", color=colour, markersize=4.5, alpha=0.7, zorder=3)
+        axes.plot(at, one, "o", color=line["color"], markersize=4, zorder=3)
 
 
 def _depths(values: Array) -> NDArray[np.int64]:
@@ -114,8 +128,6 @@ def draw_order_of_layers(looks: pa.Table, run: str, path: str | Path) -> Figure:
             axes.plot(steps, relative.mean(0), color=colour, label=f"depth {layer + 1}")
             half = steps[np.argmax(relative.mean(0) >= 0.5)]
             words.append(f"depth {layer + 1} by step {half}")
-        if not layers:
-            note(axes, "no layer was watched")
         axes.set_xlabel("step")
         axes.set_ylabel("NMI over its last value")
         figure.legend(loc="outside lower center", ncols=4)
@@ -124,9 +136,12 @@ def draw_order_of_layers(looks: pa.Table, run: str, path: str | Path) -> Figure:
 
 
 def _courses(table: pa.Table) -> tuple[NDArray[np.int64], Array]:
-    """Steps, and values (seeds, steps)."""
+    """Steps that every seed has, so that one that ended early hides no other, and values (seeds, steps)."""
+    seeds = len(table["seed"].unique())
+    counts = table.group_by("step").aggregate([("seed", "count")])
+    common = counts.filter(pc.field("seed_count") == seeds)["step"]
+    table = table.filter(pc.is_in(table["step"], common.combine_chunks()))
     ordered = table.sort_by([("seed", "ascending"), ("step", "ascending")])
-    seeds = len(ordered["seed"].unique())
     steps = ordered["step"].to_numpy().reshape(seeds, -1)
     return steps[0], ordered["value"].to_numpy().reshape(seeds, -1)
 

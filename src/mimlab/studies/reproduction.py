@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -45,8 +46,8 @@ from mimlab.studies.single import (
     write_tables,
 )
 from mimlab.studies.survey import SURVEY_SCHEMA, survey_config, survey_photograph, survey_queries
-from mimlab.studies.trained import chosen, collect, train
-from mimlab.studies.training_verdicts import not_recorded, pretraining, recorded
+from mimlab.studies.trained import chosen, collect, statuses, train
+from mimlab.studies.training_verdicts import NETWORKS, not_recorded, pretraining, recorded
 from mimlab.world.photograph import bundled_photographs
 from mimlab.world.world import World
 
@@ -74,7 +75,16 @@ def run_reproduce(
     """
     began = perf_counter()
     compared = comparison(published, images)
-    with RunDirectory(out, overwrite=overwrite, resume=resume, keep=training is not None) as folder:
+    directory = RunDirectory(out, overwrite=overwrite, resume=resume, keep=training is not None)
+    directory.check()
+    if resume and training is None:
+        raise InputError("--resume goes on with networks that are trained: give --with-training, too")
+    if (directory.partial / NETWORKS).exists() and not (resume or overwrite):
+        raise InputError(
+            f"{directory.partial} holds networks of an interrupted reproduction; go on with --with-training --resume, "
+            "or begin anew with --overwrite"
+        )
+    with directory as folder:
         for name in ("figures", "worlds", "published"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("figures", "worlds"):
@@ -104,9 +114,10 @@ def _pretraining(training: str | None, folder: Path, progress: Progress | None) 
     if training is None:
         kept = recorded()
         return not_recorded() if kept is None else pretraining(kept[0], folder, kept[1])
-    runs = chosen(training == "full")
-    train(runs, folder / "training", progress=progress)
-    return pretraining(collect(runs, folder / "training"), folder)
+    runs, networks = chosen(training == "full"), folder / NETWORKS
+    train(runs, networks, progress=progress)
+    outcome = pretraining(collect(runs, networks), folder)
+    return replace(outcome, statuses=statuses(runs, networks))
 
 
 def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:

@@ -72,6 +72,15 @@ def train(
         run_pretrain(config, home, resume=True, command=command_of(run, seed), progress=told)
 
 
+def statuses(runs: Sequence[TrainingRun], folder: Path, seeds: Sequence[int] = SEEDS) -> list[str]:
+    """How finished runs ended; what failed is named."""
+    found = []
+    for home in (folder / run_folder(run.name, seed) for run in runs for seed in seeds):
+        kind, *why = str(read_json(home / "summary.json")["status"]).partition(": ")
+        found.append(kind if kind == "finished" else f"{kind}: {home.name}{''.join(why)}")
+    return found
+
+
 def command_of(run: TrainingRun, seed: int) -> str:
     """The command line that makes a run."""
     words = write_flags(run.config(seed, Path("runs")))
@@ -95,10 +104,9 @@ def collect(runs: Sequence[TrainingRun], folder: Path, seeds: Sequence[int] = SE
                 schema=SCHEMAS["evaluations"].remove(0).remove(0),
             )
             found["evaluations"].append(_named(evaluations, "evaluations", run.name, seed))
-    return {
-        "photographs": _photographs(folder, seeds),
-        **{name: pa.concat_tables(tables) for name, tables in found.items() if tables},
-    }
+        if run.name == PHOTOGRAPHS[0].name:
+            found["photographs"].append(_photographs(run, folder, seeds))
+    return {name: pa.concat_tables([SCHEMAS[name].empty_table(), *tables]) for name, tables in found.items()}
 
 
 def _means(table: pa.Table, keys: list[str], value: str) -> pa.Table:
@@ -117,11 +125,10 @@ def _named(table: pa.Table, name: str, run: str, seed: int) -> pa.Table:
     )
 
 
-def _photographs(folder: Path, seeds: Sequence[int]) -> pa.Table:
-    """How far the masked network's attention reaches on each photograph of the dependencies, beside its gap."""
+def _photographs(run: TrainingRun, folder: Path, seeds: Sequence[int]) -> pa.Table:
+    """How far a run's attention reaches on each photograph of the dependencies, beside its gap."""
     from mimlab.training.photographs import HELD_OUT, TRAINING
 
-    run = PHOTOGRAPHS[0]
     rows = []
     for seed in seeds:
         reached = _reached(folder / run_folder(run.name, seed), run.config(seed, folder).data.crop)

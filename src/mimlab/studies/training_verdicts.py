@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mimlab.report import Section
 
 JOB = "pretraining"
+NETWORKS = "training"
+"""The folder of tables and, where they were made now, runs."""
 RECORDED = Path(__file__).parent / "recorded"
 RECORD = "record.json"
 COMMANDS = {
@@ -39,6 +41,9 @@ COMPARISONS = tuple(
 """Claims that compare objectives."""
 CONTENT = "FP exceeds PP"
 DEPTH, ORDER, SHARES = (f"figures/training-{name}.png" for name in ("depth", "order", "shares"))
+SHOWN = {**dict.fromkeys(COMPARISONS, DEPTH), "layers in order": ORDER, CONTENT: SHARES}
+"""The figure that shows a claim's numbers, where there is one."""
+ON_PHOTOGRAPHS = "networks on photographs"
 
 
 def recorded() -> tuple[Tables, dict[str, Any]] | None:
@@ -50,9 +55,9 @@ def recorded() -> tuple[Tables, dict[str, Any]] | None:
 
 def pretraining(tables: Tables, folder: Path, record: Mapping[str, Any] | None = None) -> Outcome:
     """Tables into `folder`/training, figures, verdicts and sections. record: of tables that were kept."""
-    (folder / "training").mkdir(exist_ok=True)
+    (folder / NETWORKS).mkdir(exist_ok=True)
     for name, table in tables.items():
-        write_table(folder / "training" / f"{name}.parquet", table)
+        write_table(folder / NETWORKS / f"{name}.parquet", table)
     names = set(tables["looks"]["run"].unique().to_pylist())
     compared = [run for run in PHOTOGRAPHS if run.name in names]
     judged = [run for run in (PHOTOGRAPHS[0], *WORLDS) if run.name in names]
@@ -67,9 +72,8 @@ def not_recorded() -> Outcome:
 
     verdicts = judge_training(TrainingEvidence((), (), (), ()))
     expected = {verdict.claim.name: "inconclusive" for verdict in verdicts}
-    records = Setting("photographs", "no networks were trained", expected, COMMANDS[False]).records(
-        verdicts, None
-    )
+    setting = Setting(ON_PHOTOGRAPHS, "no networks were trained", expected, COMMANDS[False])
+    records = setting.records(verdicts, None)
     sentence = "Networks were not trained: that takes about half an hour on two cores."
     return Outcome(JOB, records, sections=[Section("Pretraining", sentence, command=COMMANDS[False])])
 
@@ -84,14 +88,15 @@ def _judged(tables: Tables, names: set[str], said: str) -> list[dict[str, Any]]:
         tables[name].to_pylist() for name in ("looks", "evaluations", "shares", "photographs")
     )
 
-    def judge(only: Sequence[str], setting: Setting, figure: str, **runs: Any) -> list[dict[str, Any]]:
+    def judge(only: Sequence[str], setting: Setting, **runs: Any) -> list[dict[str, Any]]:
         evidence = TrainingEvidence(looks, evaluations, shares, photographs, **runs)
         verdicts = [one for one in judge_training(evidence) if one.claim.name in only]
-        return setting.records(verdicts, figure)
+        return [record for one in verdicts for record in setting.records([one], SHOWN.get(one.claim.name))]
 
     every = [claim.name for claim in TRAINING_CLAIMS]
     label = said + "simmim against simclr and supervised, crops of photographs, one run a seed"
-    found = judge(every, Setting("photographs", label, {CONTENT: "fails"}, COMMANDS[False]), DEPTH)
+    expected = {CONTENT: str(PHOTOGRAPHS[0].expected)}
+    found = judge(every, Setting(ON_PHOTOGRAPHS, label, expected, COMMANDS[False]))
     if {run.name for run in PHOTOGRAPHS} <= names:
         label = (
             said + "simmim against simclr, moco-v3, dino and supervised; what starts from simmim is moco-v3"
@@ -99,14 +104,13 @@ def _judged(tables: Tables, names: set[str], said: str) -> list[dict[str, Any]]:
         found += judge(
             COMPARISONS,
             Setting("more objectives", label, {}, COMMANDS[True]),
-            DEPTH,
             others=("simclr", "moco-v3", "dino", "supervised"),
             after="moco-v3-after-simmim",
         )
     for run in WORLDS:
         if run.name in names:
             setting = Setting(run.name, said + run.label, {CONTENT: str(run.expected)}, COMMANDS[True])
-            found += judge((CONTENT,), setting, SHARES, masked=run.name)
+            found += judge((CONTENT,), setting, masked=run.name)
     return found
 
 
@@ -132,7 +136,7 @@ def _sections(
             "Objectives by depth",
             lead
             + "Small vision transformers trained on photographs, their attention measured on held-out ones: a dot a "
-            "seed, lines means, rings the network before training.",
+            "seed, lines means, rings random weights.",
             figures=[DEPTH],
             rows=[_row(tables, run) for run in compared],
             command=COMMANDS[full],
