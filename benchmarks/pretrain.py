@@ -150,6 +150,8 @@ def watching(setting: Setting) -> Outcome:
         }
         goal = f"watching a laptop run of {objective}, share of its training time: under {AT_MOST:.0%}"
         targets.append(Target(goal, f"{share:.1%}", share < AT_MOST))
+        alone = plain * len(due) / training
+        targets.append(Target(f"{objective}: the looks alone, without what checkpoints add", f"{alone:.1%}"))
         notes.append(
             f"{objective}: {len(due - kept)} looks of {1e3 * plain:.0f} ms and {len(kept)} at checkpoints of "
             f"{1e3 * checkpoint:.0f} ms beside {training:.0f} s of training."
