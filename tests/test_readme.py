@@ -30,10 +30,28 @@ def test_python_prints_what_the_readme_says():
 
 
 def test_there_is_a_command_of_each_kind():
-    assert {command.split()[0] for command in COMMANDS} == {"simulate", "gap", "scale", "reproduce", "probe"}
+    kinds = {"simulate", "gap", "scale", "reproduce", "probe", "pretrain", "compare"}
+    assert {command.split()[0] for command in COMMANDS} == kinds
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("reproduce")])
+TINY = "--steps 2 --width 24 --heads 2 --depth 1 --batch-size 8 --crops 8 --checkpoints 2"
+
+
+def test_runs_are_trained_and_compared_as_typed(tmp_path, monkeypatch):
+    """But for their sizes: as typed they take minutes."""
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        if command.startswith("pretrain"):
+            assert run(application(), shlex.split(f"{command} {TINY}")) == 0
+    (comparison,) = [command for command in COMMANDS if command.startswith("compare")]
+    assert run(application(), shlex.split(comparison)) == 0
+    assert Path("runs/both/report.html").is_file()
+
+
+ALONE = [command for command in COMMANDS if command.split()[0] not in ("reproduce", "pretrain", "compare")]
+
+
+@pytest.mark.parametrize("command", ALONE)
 def test_commands_run_as_typed(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     halves = np.zeros((427, 640, 3), dtype=np.uint8)
