@@ -306,7 +306,7 @@ def test_paths_that_lead_nowhere(name):
 
 
 def test_names_of_no_kind():
-    with pytest.raises(InputError, match="is no name; give a directory of transformers, a checkpoint file"):
+    with pytest.raises(InputError, match="is no name; give a directory of transformers, a pretraining run"):
         load_model("a/b/c")
     with pytest.raises(InputError, match="heads = 4 is for checkpoint files"):
         load_model("some/vit", heads=4)

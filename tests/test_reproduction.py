@@ -16,7 +16,7 @@ from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import probe_at_work, reproduction, worlds
+from mimlab.studies import probe_at_work, reproduction, training_verdicts, worlds
 from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
 
 RECORD = {
@@ -67,6 +67,7 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
             probe_at_work, "SIZES", probe_at_work.SIZES | {"image_size": 64, "num_hidden_layers": 2}
         )
         patch.setattr(reproduction, "bundled_photographs", lambda: {"square": home / "square.png"})
+        patch.setattr(training_verdicts, "RECORDED", home)  # where nothing is; see test_recorded_training.py
         summary = run_reproduce(
             home / "out", command="mimlab reproduce ...", progress=lambda *given: told.append(given)
         )
@@ -83,11 +84,12 @@ def test_every_verdict_is_complete(reproduced):
         "photographs",
         "simulated layer",
         "published models",
+        "networks on photographs",
     }
     for record in summary["claims"]:
         assert set(record) == RECORD
         if record["figure"] is None:
-            assert record["evidence"].startswith("needs the weights")
+            assert record["evidence"].startswith(("needs the weights", "needs runs of"))
         else:
             assert (folder / record["figure"]).stat().st_size > 0, record["claim"]
         assert record["verdict"] in ("holds", "fails", "inconclusive")
@@ -195,7 +197,13 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
     assert {world: name for world, (name, *_) in typed.items()} == {
         "one-run": "simulate",
         "one-series": "scale",
-        **dict.fromkeys(("area-sizes", "photographs", "simulated layer", "published models"), "reproduce"),
+        **dict.fromkeys(
+            (
+                *("area-sizes", "photographs", "simulated layer"),
+                *("published models", "networks on photographs"),
+            ),
+            "reproduce",
+        ),
     }
     (config, _), _ = typed["one-run"][1:]
     again = read_toml(folder / "worlds/one-run/config.toml")
