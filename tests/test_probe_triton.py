@@ -129,7 +129,8 @@ def computed(case: Case, device: str = "cpu") -> tuple[Tensor, Sums]:
 
 
 def compare(case: Case, output: Tensor, sums: Sums) -> None:
-    """Output within its type's rounding; means over the queries within 2e-6, 2e-5 where logits are some hundreds."""
+    """Output within its type's rounding; means over the queries within 2e-6, 2e-5 where logits are some hundreds. How
+    float32 rounds depends on the processor, which NMI magnifies where it is 0 over 0."""
     truth, truths = expected(case)
     sharp = 10 if case.kind == "sharp" else 1
     epsilon = 3e-6 * sharp if case.dtype == torch.float32 else 2 * torch.finfo(case.dtype).eps
@@ -141,8 +142,15 @@ def compare(case: Case, output: Tensor, sums: Sums) -> None:
         assert found.dtype == torch.float64 and found.shape == true.shape
         torch.testing.assert_close(found, true, **near, msg=lambda text, name=field.name: f"{name}: {text}")
     statistics = finish(truths, case.layout)
+    # Where all rows share one key NMI is I / sqrt(log N H), 0 over 0: each within atol, it is within sqrt(atol / log N).
+    shared = (statistics["mean_row_entropy"] < near["atol"]) & (case.layout.patches > 1)
     for name, found in finish(sums, case.layout).items():
-        torch.testing.assert_close(found.cpu(), statistics[name], **near, equal_nan=True)
+        true = statistics[name]
+        if name == "nmi" and shared.any():
+            worst = math.sqrt(2 * near["atol"] / math.log(case.layout.patches))
+            assert found.cpu()[shared].abs().max() < worst
+            found, true = found.cpu()[~shared], true[~shared]
+        torch.testing.assert_close(found.cpu(), true, **near, equal_nan=True)
 
 
 def unseeing(device: str = "cpu") -> tuple[Tensor, Sums]:
