@@ -70,7 +70,7 @@ def draw_objectives(looks: pa.Table, runs: Sequence[str], path: str | Path) -> F
     return figure
 
 
-def _dots(axes: Axes, at: Array, values: Array, label: str, **line: Any) -> None:
+def _dots(axes: Axes, at: NDArray[np.floating[Any]], values: Array, label: str, **line: Any) -> None:
     """A dot per seed (seeds, layers) and the mean as a line."""
     axes.plot(at, values.mean(0), label=label, linewidth=1.3, zorder=2, **line)
     for one in values:
