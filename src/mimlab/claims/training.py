@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import exp, isfinite, log, log1p
+from math import exp, isfinite, log1p, nan
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def _chance(statistic: str, evidence: TrainingEvidence) -> float:
         for seed in evidence.seeds(evidence.looks, (run,))
         for value in evidence.start(run, seed, statistic).values()
     ]
-    return max(abs(value - UNIFORM[statistic]) for value in starts)
+    return float(np.max(np.abs(np.array(starts) - UNIFORM[statistic])))  # nan where one is
 
 
 def _differences(statistic: str, evidence: TrainingEvidence, seed: int) -> list[float]:
@@ -157,10 +157,10 @@ def _differences(statistic: str, evidence: TrainingEvidence, seed: int) -> list[
 
 
 def _compared(
-    statistic: str, worst: Callable[[list[float]], float]
+    statistic: str, worst: Callable[[list[float]], Any]
 ) -> Callable[[TrainingEvidence], Measurement]:
     return _over_seeds(
-        lambda evidence, seed: worst(_differences(statistic, evidence, seed)),
+        lambda evidence, seed: float(worst(_differences(statistic, evidence, seed))),
         lambda evidence: evidence.seeds(evidence.looks, evidence.compared),
         "worst of all layers and others",
         partial(_chance, statistic),
@@ -180,12 +180,12 @@ def _lowered(statistic: str) -> Callable[[TrainingEvidence], Measurement]:
 def _reconstruction(evidence: TrainingEvidence, seed: int) -> float:
     names = ("model", "image_mean", "nearest_patch")
     model, *guesses = (evidence.evaluated(evidence.masked, seed, name)[-1] for name in names)
-    return log(model / min(guesses))
+    return float(np.log(model / np.min(guesses)))
 
 
 def _features(evidence: TrainingEvidence, seed: int) -> float:
     known = [evidence.evaluated(run, seed, "knn") for run in evidence.compared]
-    return min(values[-1] - values[0] for values in known)
+    return float(np.min([values[-1] - values[0] for values in known]))
 
 
 def _order(evidence: TrainingEvidence, seed: int) -> float:
@@ -218,6 +218,8 @@ def _locality(evidence: TrainingEvidence, seed: int) -> float:
     rows = [one for one in evidence.photographs if (one["run"], one["seed"]) == (evidence.masked, seed)]
     known = [(one["gap"], one["distance_ratio"]) for one in rows if one["gap"] is not None]
     pairs = np.array(known, dtype=float)
+    if not np.isfinite(pairs).all():
+        return nan
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         raise Missing("fewer than three photographs, or all alike")
     return float(np.corrcoef(ranks(pairs[:, 0]), ranks(pairs[:, 1]))[0, 1])
@@ -263,7 +265,7 @@ TRAINING_CLAIMS: tuple[Claim[TrainingEvidence], ...] = (
         "Masked pretraining ends with higher NMI than contrastive and supervised training, in every layer.",
         _COMPARISON,
         "least difference in NMI, masked less another, over layers and others, at the end",
-        _compared("nmi", min),
+        _compared("nmi", np.min),
         _MORE,
     ),
     _claim(
@@ -271,7 +273,7 @@ TRAINING_CLAIMS: tuple[Claim[TrainingEvidence], ...] = (
         "Masked pretraining ends with more diverse attention than contrastive and supervised training, in every layer.",
         _COMPARISON,
         "least difference in diversity, masked less another, over layers and others, at the end",
-        _compared("diversity", min),
+        _compared("diversity", np.min),
         _MORE,
     ),
     _claim(
@@ -280,7 +282,7 @@ TRAINING_CLAIMS: tuple[Claim[TrainingEvidence], ...] = (
         "every layer.",
         _COMPARISON,
         "largest difference in distance ratio, masked less another, over layers and others, at the end",
-        _compared("distance_ratio", max),
+        _compared("distance_ratio", np.max),
         _MORE,
         least=False,
     ),

@@ -76,8 +76,8 @@ def load_directory(folder: Path) -> tuple[nn.Module, Preprocess]:
     """
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"{folder} holds no config.json; give a directory that transformers' save_pretrained wrote, or a "
-            "checkpoint file itself."
+            f"{folder} holds no config.json; give a directory that transformers' save_pretrained wrote, a "
+            "run of mimlab pretrain that has a checkpoint, or a checkpoint file itself."
         )
     from transformers import AutoConfig, AutoModel
 

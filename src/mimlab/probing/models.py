@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from mimlab.probing.preprocessing import published
 from mimlab.runs.errors import InputError
 
 KINDS = (
-    "a directory of transformers, a checkpoint file, module:function, a timm name, or a name of the Hugging Face "
-    "hub as OWNER/NAME"
+    "a directory of transformers, a pretraining run, a checkpoint file, module:function, a timm name, or a name of the "
+    "Hugging Face hub as OWNER/NAME"
 )
 
 
@@ -53,6 +53,11 @@ class NamedModel:
     def __post_init__(self) -> None:
         if self.module.training:
             raise ValueError(f"{self.name} must be in eval mode: dropout is no part of what it attends to")
+
+    def called(self, name: str) -> "NamedModel":
+        """The same model under another name, its random weights too."""
+        draw = self.random
+        return replace(self, name=name, random=draw and (lambda seed: draw(seed).called(name)))
 
 
 def load_model(name: str, heads: int | None = None) -> NamedModel:

@@ -11,6 +11,7 @@ The lock is advisory and local: on network file systems without flock two machin
 import fcntl
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,22 @@ from types import TracebackType
 from mimlab.runs.errors import InputError
 
 MARK = "summary.json"
+
+
+def distinct_names(folders: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
+    """A name for each of several run directories: its folder's own, with as much of its path as it takes to be
+    neither that of another nor one of those taken.
+
+    >>> distinct_names([Path("/a/run"), Path("/b/run")]), distinct_names([Path("/a/run")], ["vit"])
+    (['a/run', 'b/run'], ['run'])
+    """
+    paths, others = [folder.resolve().parts for folder in folders], set(taken)
+    names: list[str] = []
+    for length in range(1, max(map(len, paths), default=0) + 1):
+        names = ["/".join(parts[-length:]) for parts in paths]
+        if len({*names, *others}) == len(names) + len(others):
+            break
+    return names
 
 
 class RunDirectory:

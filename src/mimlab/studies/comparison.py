@@ -30,6 +30,7 @@ from mimlab.report.probe_page import (
 )
 from mimlab.report.probe_tables import LAYERS_SCHEMA, warnings_of
 from mimlab.runs import InputError, RunDirectory, write_toml
+from mimlab.runs.directory import distinct_names
 from mimlab.runs.tables import read_json, read_table, write_json, write_table
 from mimlab.studies.single import versions
 
@@ -54,7 +55,7 @@ def run_comparison(
     if twice:
         raise InputError(f"compare: {twice[0]} is given more than once; give each run once")
     RunDirectory(out, overwrite=overwrite).check()
-    found = [_read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    found = [_read(folder, name) for folder, name in zip(folders, distinct_names(folders), strict=True)]
     trained = [run for run in found if isinstance(run, PretrainRun)]
     whole = len(trained) == len(found)
     probed = [run if isinstance(run, ProbeRun) else _as_probe_run(run) for run in found]
@@ -96,16 +97,6 @@ def _warnings(runs: Sequence[ProbeRun]) -> list[str]:
         told = "; ".join(f"{run.name}: {run.summary['images']} from {run.summary['source']}" for run in runs)
         found.append(f"the runs measured different images ({told}): differences may be those of the images")
     return found
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """A distinct name for each run: its folder's own, with as much of its path as that takes."""
-    paths = [folder.resolve().parts for folder in folders]
-    for length in range(1, max(map(len, paths)) + 1):
-        names = ["/".join(parts[-length:]) for parts in paths]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def _read(folder: Path, name: str) -> ProbeRun | PretrainRun:

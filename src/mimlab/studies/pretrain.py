@@ -129,6 +129,8 @@ def _train(
 
     looks = Looks(config, folder, total_steps(config, source.images), tell)
     fabric = loop.launch(config.training)
+    if fabric.is_global_zero:
+        looks.keep_crops()
     outcome = loop.pretrain(
         objective, source, config, folder, fabric=fabric, on_step=looks, progress=progress
     )
@@ -151,7 +153,6 @@ def _train(
     write_table(folder / "statistics.parquet", statistics)
     write_table(folder / "maps.parquet", maps)
     write_table(folder / "shares.parquet", shares)
-    looks.keep_crops()
     looks.draw(objective, summary, log, statistics, maps, shares)
     if not outcome.status.startswith("stopped"):  # what has ended needs no state to go on from
         (folder / STATE).unlink(missing_ok=True)

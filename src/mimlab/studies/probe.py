@@ -8,9 +8,10 @@ tables, to the last bit where processor, library versions and number of threads 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,30 +73,27 @@ def probe(
 ) -> Probe:
     """Measure what the attention of one or more models does on images.
 
-    model: names as `mimlab probe` takes them, or modules in eval mode. images: folders or files; None: scikit-image's
-    photographs. preprocess: for modules, an RGB image to pixels (3, h, w); by default ImageNet's at 224 pixels, or
-    at the size that the module's configuration tells. The other parameters are those of `ProbeConfig`. Weights
-    are drawn anew, for a baseline, where it is known how: for models of transformers and timm. Raises InputError for
-    whatever cannot be done as asked.
+    model: names as `mimlab probe` takes them, or modules in eval mode. images: folders or files; None: the held-out
+    crops of pretraining runs, else scikit-image's photographs. preprocess: for modules, an RGB image to pixels
+    (3, h, w); by default ImageNet's at 224 pixels, or at the size that the module's configuration tells. The other
+    parameters are those of `ProbeConfig`. Weights are drawn anew, for a baseline, where it is known how: for models of
+    transformers and timm. Raises InputError for whatever cannot be done as asked.
     """
-    from mimlab.probing.models import NamedModel, load_model
+    from mimlab.probing.models import NamedModel
+    from mimlab.studies.probe_given import Given, models_given
     from mimlab.studies.probe_plan import Plan
     from mimlab.studies.probe_subjects import named_module
 
     given = [model] if isinstance(model, str | NamedModel) or not isinstance(model, Sequence) else list(model)
-    load_kept = lru_cache(1)(load_model)
-    loads: dict[str, Callable[[], NamedModel]] = {}
-    for one in given:
-        if isinstance(one, str):
-            name, load = one, partial(load_kept, one)
-        else:
-            named = one if isinstance(one, NamedModel) else named_module(one, preprocess)
-            name, load = named.name, partial(_itself, named)
-        if name in loads:
+    models = [one if isinstance(one, str | NamedModel) else named_module(one, preprocess) for one in given]
+    names = [one if isinstance(one, str) else one.name for one in models]
+    for name, count in Counter(names).items():
+        if count > 1:
             raise InputError(
                 f"two models are called {name}; give one, or a NamedModel with a name of its own"
             )
-        loads[name] = load
+    own = {one.name: Given(partial(_itself, one)) for one in models if isinstance(one, NamedModel)}
+    known = own | models_given([name for name in names if name not in own], own)
     options = {
         "images": [images] if isinstance(images, str | Path) else _listed(images),
         "statistics": [statistics] if isinstance(statistics, str) else _listed(statistics),
@@ -110,9 +108,9 @@ def probe(
         "device": device,
         "dtype": dtype,
     }
-    config = build(ProbeConfig, {"models": list(loads), **options}, "probe")
+    config = build(ProbeConfig, {"models": names, **options}, "probe")
     parts = PartsInMemory()
-    plan = Plan.of(config, loads)
+    plan = Plan.of(config, {name: known[name] for name in names})
     plan.measure(parts, progress)
     tables = [part.tables["probe"] for n in range(len(plan.variants)) for part in parts.of(n) if part.images]
     found = plan.collected(parts)
@@ -142,14 +140,12 @@ def run_probe(
     What an interrupted run has measured stays in DIR.partial, and `resume` goes on from there. Raises InputError
     for bad input before anything is written, also where `resume` finds a run of other inputs.
     """
-    from mimlab.probing.models import load_model
+    from mimlab.studies.probe_given import models_given
     from mimlab.studies.probe_plan import Plan
 
     directory = RunDirectory(out, overwrite=overwrite, resume=resume, keep=True)
     directory.check()
-    heads = config.checkpoint_heads
-    load = lru_cache(1)(partial(load_model, heads=heads) if heads else load_model)
-    plan = Plan.of(config, {name: partial(load, name) for name in config.models})
+    plan = Plan.of(config, models_given(config.models, heads=config.checkpoint_heads))
     with directory as folder:
         try:
             plan.claim(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from mimlab.dynamics.integrators import Progress
 from mimlab.probing.capture import names_of
 from mimlab.probing.catalogue import baselines
-from mimlab.probing.images import batches, each_once, every_image
+from mimlab.probing.images import batches, each_once
 from mimlab.probing.layout import Layout
 from mimlab.probing.models import NamedModel
 from mimlab.report.probe_tables import (
@@ -27,12 +27,12 @@ from mimlab.report.probe_tables import (
 from mimlab.runs import InputError, to_mapping
 from mimlab.runs.tables import read_json, to_json, write_json
 from mimlab.studies.probe_config import ProbeConfig
+from mimlab.studies.probe_given import Given, images_given
 from mimlab.studies.probe_parts import Parts, layers_of, offsets_of, shares_of
 from mimlab.studies.probe_subjects import Subject, measured, on_device, tried
 from mimlab.studies.single import versions
 
 SHOWN = 3  # files named in a warning
-BUNDLED = "scikit-image's photographs"
 
 Collected = tuple[pa.Table, pa.Table | None, pa.Table | None]
 
@@ -48,30 +48,34 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A run that can be done: every model has been tried. repeated: how often a file was given again."""
+    """A run that can be done: every model has been tried. source: where the images are from, in words. repeated: how
+    often a file was given again. cautions: what must be known of the models, before anything is measured."""
 
     config: ProbeConfig
     paths: Sequence[Path]
+    source: str
     repeated: int
+    cautions: Sequence[str]
     subjects: Sequence[Subject]
     variants: Sequence[Variant]
 
     @classmethod
-    def of(cls, config: ProbeConfig, loads: dict[str, Callable[[], NamedModel]]) -> Plan:
+    def of(cls, config: ProbeConfig, models: Mapping[str, Given]) -> Plan:
         """Try every model. Raises InputError for whatever stands in the way."""
         names_of(config.statistics)
-        given = every_image(config.images)
-        paths = each_once(given)
+        files, source = images_given(config.images, models)
+        paths = each_once(files)
         subjects, variants = [], []
-        for name in config.models:
-            subject = tried(loads[name], paths, config)
+        for given in models.values():
+            subject = tried(given.load, paths, config)
             subjects.append(subject)
-            variants.append(Variant(name, subject, subject.load))
+            variants.append(Variant(subject.name, subject, subject.load))
             draw = subject.load().random if config.random_weights else None
             if draw is not None:
-                label = with_random_weights(name)
+                label = with_random_weights(subject.name)
                 variants.append(Variant(label, subject, partial(_redrawn, subject.load, config.seed)))
-        return cls(config, paths, len(given) - len(paths), subjects, variants)
+        cautions = [given.caution for given in models.values() if given.caution]
+        return cls(config, paths, source, len(files) - len(paths), cautions, subjects, variants)
 
     def measure(self, parts: Parts, progress: Progress | None) -> None:
         """Measure whatever parts there are not."""
@@ -121,7 +125,7 @@ class Plan:
                     images += part.images
                     skipped += part.skipped
         models = [subject.record for subject in self.subjects]
-        warnings = [warning for subject in self.subjects for warning in subject.warnings]
+        warnings = [*self.cautions, *(one for subject in self.subjects for one in subject.warnings)]
         drawn = {variant.subject.name for variant in self.variants if variant.label != variant.subject.name}
         warnings += [
             f"{model['name']}: no baseline with random weights, since nothing says how they are drawn: probe a "
@@ -139,12 +143,11 @@ class Plan:
             named = "; ".join(f"{name}: {reason}" for name, reason in skipped[:SHOWN])
             more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
             warnings.append(f"{len(skipped)} of {len(self.paths)} images could not be used: {named}{more}")
-        said = self.config.images
         return {
             "status": "finished",
             "models": models,
             "images": images,
-            "source": BUNDLED if said is None else ", ".join(map(str, said)),
+            "source": self.source,
             "skipped": skipped,
             "warnings": warnings,
             "baselines": list(self._baselines()),

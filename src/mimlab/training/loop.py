@@ -160,7 +160,7 @@ class _Run:
         training = self.config.training
         loss = _Loss(self.objective)
         groups = parameter_groups(self.objective, training.weight_decay)
-        options: dict[str, Any] = {"lr": training.blr, "fused": self.fabric.device.type == "cuda"}
+        options: dict[str, Any] = {"lr": training.blr, "fused": True}
         optimizer = (
             torch.optim.SGD(groups, momentum=training.betas[0], **options)
             if training.optimizer == "sgd"
@@ -229,7 +229,7 @@ class _Run:
         for place in range(rounds):
             number = (self.step * rounds + place) * self.fabric.world_size + self.fabric.global_rank
             batch = self.fabric.to_device(next(batches))
-            torch.manual_seed(generator(self.config.seed, number, "global").initial_seed())
+            self._seed(number)
             self.model.module.draws = generator(self.config.seed, number, "loss")
             with self.fabric.no_backward_sync(self.model, enabled=place + 1 < rounds):
                 losses = self.model(batch)
@@ -245,6 +245,14 @@ class _Run:
         self.step += 1
         self.objective.after_step(self.step / self.steps)
         self.unread.append((self.step, rate, self._shared(parts)))
+
+    def _seed(self, number: int) -> None:
+        """PyTorch's global generators as the batch of this number finds them. `torch.manual_seed` does the same, and
+        takes milliseconds to note who called it."""
+        seed = generator(self.config.seed, number, "global").initial_seed()
+        torch.default_generator.manual_seed(seed)
+        if self.gpus:
+            torch.cuda.manual_seed(seed)
 
     def _shared(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Means over the processes."""

@@ -57,8 +57,8 @@ class RenderedWorld:
             raise InputError(f'data.areas = "{areas}" is not known; give one of {", ".join(AREAS)}')
         if world.patches_total != grid**2:
             raise InputError(
-                f"data.world has {world.patches_total} patches, and the network's images {grid} x {grid}; change "
-                "world, image_size or patch_size so that they agree"
+                f"data.world has {world.patches_total} patches, and the network's images {grid**2} ({grid} x {grid}); "
+                "change world, image_size or patch_size so that they agree"
             )
         self.grid, self.patch_size, self.batch_size = grid, patch_size, batch_size
         self.latent, self.areas, self.purpose = world.latent, areas, purpose

@@ -62,9 +62,11 @@ def plain(pixels: Tensor, side: int, generator: Generator) -> Tensor:
     steps = torch.arange(side, device=pixels.device)
     across = torch.where(draws[2, :, None] < 0.5, steps, side - 1 - steps)
     rows, columns = top[:, None] + steps, left[:, None] + across
-    index = torch.arange(batch, device=pixels.device)[:, None, None, None]
-    channels = torch.arange(3, device=pixels.device)[None, :, None, None]
-    return pixels[index, channels, rows[:, None, :, None], columns[:, None, None, :]]
+    places = (rows[:, :, None] * width + columns[:, None]).flatten(
+        1
+    )  # one index is gathered faster than four
+    cut = pixels.flatten(2).gather(2, places[:, None].expand(-1, pixels.shape[1], -1))
+    return cut.unflatten(2, (side, side))
 
 
 def hidden(pixel_values: Tensor, patch_size: int, generator: Generator, share: float = 0.5) -> Tensor:
