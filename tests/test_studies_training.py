@@ -76,7 +76,9 @@ def flat(mapping, path=""):
     return {
         key: value
         for name, one in mapping.items()
-        for key, value in (flat(one, f"{path}{name}.") if isinstance(one, dict) else {path + name: one}).items()
+        for key, value in (
+            flat(one, f"{path}{name}.") if isinstance(one, dict) else {path + name: one}
+        ).items()
     }
 
 
@@ -139,7 +141,9 @@ def test_every_run_is_made_with_its_seed_and_its_start(made):
 
 
 def test_what_is_done_is_not_made_again(made, monkeypatch):
-    monkeypatch.setattr("mimlab.studies.pretrain.run_pretrain", lambda *given, **more: pytest.fail("made again"))
+    monkeypatch.setattr(
+        "mimlab.studies.pretrain.run_pretrain", lambda *given, **more: pytest.fail("made again")
+    )
     trained.train([SIMMIM, AFTER], made[0], (0, 1))
 
 
@@ -178,7 +182,9 @@ def collected(made):
 def test_tables_have_their_columns_in_the_order_of_runs(collected):
     assert {name: table.schema for name, table in collected.items()} == trained.SCHEMAS
     for name in ("looks", "shares", "evaluations"):
-        told = list(dict.fromkeys(zip(*(collected[name][key].to_pylist() for key in ("run", "seed")), strict=True)))
+        told = list(
+            dict.fromkeys(zip(*(collected[name][key].to_pylist() for key in ("run", "seed")), strict=True))
+        )
         assert told == [("simmim", 0), ("simmim", 1), ("after", 0), ("after", 1)]
     assert set(collected["photographs"]["run"].to_pylist()) == {"simmim"}
 
@@ -200,7 +206,9 @@ def test_tables_hold_means_over_heads(table, file, kind, value, collected, made)
                 if table == "shares" or row[kind] in trained.STATISTICS:
                     heads[run, seed, row["step"], row["layer"], row[kind]].append(row[value])
     assert set(map(len, heads.values())) == {2}
-    assert found == pytest.approx({key: fmean(values) for key, values in heads.items()}, rel=1e-12, nan_ok=True)
+    assert found == pytest.approx(
+        {key: fmean(values) for key, values in heads.items()}, rel=1e-12, nan_ok=True
+    )
 
 
 def test_evaluations_are_those_of_the_summaries(collected, made):
@@ -290,7 +298,11 @@ def test_each_setting_has_its_claims_and_comes_out_as_expected(full):
     assert found == {
         "networks on photographs": every,
         "more objectives": [
-            *("NMI of masked pretraining", "diversity of masked pretraining", "distance of masked pretraining"),
+            *(
+                "NMI of masked pretraining",
+                "diversity of masked pretraining",
+                "distance of masked pretraining",
+            ),
             *("contrastive training lowers NMI", "contrastive training lowers diversity"),
         ],
         **{run.name: ["FP exceeds PP"] for run in WORLDS},
