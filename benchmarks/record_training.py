@@ -2,7 +2,9 @@
 
 Copies the tables of `mimlab reproduce --with-training=full --out OUT` into the package, from where a reproduction
 without training reads and judges them, and writes beside them when, on which machine and from which code they were
-made. --commit: of the code that trained, where it is not the one that is checked out.
+made. --commit: of the code that trained, where it is not the one that is checked out. An OUT that holds tables but not
+the runs they are of is refused: a reproduction without training leaves such, copies of what was recorded before, which
+would get a new date.
 """
 
 from __future__ import annotations
@@ -10,43 +12,57 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from record import commit, machine
 
-from mimlab.runs.tables import read_table, write_json
-from mimlab.studies.single import versions
+from mimlab.runs.tables import read_json, read_table, write_json
 from mimlab.studies.trained import SCHEMAS
+from mimlab.studies.training_runs import run_folder
 from mimlab.studies.training_verdicts import COMMANDS, NETWORKS, RECORD, RECORDED
 
 
 def main(arguments: list[str], home: Path = RECORDED) -> int:
-    """Keep the tables of a run in `home`; 2 where it has none."""
+    """Keep the tables of a run in `home`; 2 where it has none, or none of its own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("out", type=Path)
     parser.add_argument("--commit", default=None)
     given = parser.parse_args(arguments)
     tables = {name: given.out / NETWORKS / f"{name}.parquet" for name in SCHEMAS}
-    missing = [str(path) for path in tables.values() if not path.is_file()]
-    if missing:
-        print(f"{missing[0]} is not there; give the folder of a reproduction with training", file=sys.stderr)
-        return 2
+    if (missing := _missing(tables.values())) is not None:
+        return _refuse(missing)
+    looks = read_table(tables["looks"])
+    runs, seeds = (looks[key].unique().to_pylist() for key in ("run", "seed"))
+    summaries = [
+        given.out / NETWORKS / run_folder(run, seed) / "summary.json" for run in runs for seed in seeds
+    ]
+    if (missing := _missing(summaries)) is not None:
+        return _refuse(missing)
     home.mkdir(exist_ok=True)
     for path in tables.values():
         shutil.copy2(path, home / path.name)
-    looks = read_table(tables["looks"])
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": given.commit or commit(),
         "command": COMMANDS[True],
-        "runs": looks["run"].unique().to_pylist(),
-        "seeds": sorted(looks["seed"].unique().to_pylist()),
+        "runs": runs,
+        "seeds": sorted(seeds),
         "machine": machine(),
-        "versions": versions(),
+        "versions": read_json(summaries[0])["versions"],
     }
     write_json(home / RECORD, record)
     return 0
+
+
+def _missing(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if not path.is_file()), None)
+
+
+def _refuse(missing: Path) -> int:
+    print(f"{missing} is not there; give the folder of a reproduction with training", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

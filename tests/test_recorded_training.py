@@ -11,8 +11,8 @@ import pytest
 from mimlab.runs.tables import read_table, write_table
 from mimlab.studies import training_verdicts
 from mimlab.studies.pretrain_looks import Looks
-from mimlab.studies.trained import SCHEMAS, command_of
-from mimlab.studies.training_runs import RUNS, SEEDS
+from mimlab.studies.trained import SCHEMAS
+from mimlab.studies.training_runs import RUNS, SEEDS, run_folder
 from mimlab.studies.training_verdicts import NETWORKS, RECORD, RECORDED, pretraining, recorded
 from mimlab.training.loop import pretrain
 from mimlab.training.objectives import build_objective
@@ -101,7 +101,7 @@ def test_what_was_recorded_is_judged_and_labelled(tmp_path):
             assert (tmp_path / figure).stat().st_size > 0
 
 
-def test_tables_are_recorded_and_read_back(tmp_path, monkeypatch):
+def test_tables_are_recorded_and_read_back(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     module = importlib.import_module("record_training")
     tables, _ = recorded()
@@ -109,10 +109,19 @@ def test_tables_are_recorded_and_read_back(tmp_path, monkeypatch):
     for name, table in tables.items():
         write_table(tmp_path / "out" / NETWORKS / f"{name}.parquet", table)
     home = tmp_path / "kept"
-    assert module.main([str(tmp_path / "out"), "--commit", "f" * 40], home) == 0
+    given = [str(tmp_path / "out"), "--commit", "f" * 40]
+    assert module.main(given, home) == 2  # copies of recorded tables, without the runs
+    assert "simmim-seed-0/summary.json is not there" in capsys.readouterr().err and not home.exists()
+    for run in set(tables["looks"]["run"].to_pylist()):
+        for seed in SEEDS:
+            summary = tmp_path / "out" / NETWORKS / run_folder(run, seed) / "summary.json"
+            summary.parent.mkdir()
+            summary.write_text('{"versions": {"torch": "1"}}')
+    assert module.main(given, home) == 0
     monkeypatch.setattr(training_verdicts, "RECORDED", home)
     again, record = recorded()
-    assert record["commit"] == "f" * 40 and json.loads((home / RECORD).read_text()) == record
+    assert record["commit"] == "f" * 40 and record["versions"] == {"torch": "1"}
+    assert json.loads((home / RECORD).read_text()) == record
     assert all(again[name].equals(table) for name, table in tables.items())
 
 
@@ -121,48 +130,3 @@ def test_a_folder_without_tables_is_not_recorded(tmp_path, monkeypatch, capsys):
     module = importlib.import_module("record_training")
     assert module.main([str(tmp_path)], tmp_path / "kept") == 2
     assert "with training" in capsys.readouterr().err and not (tmp_path / "kept").exists()
-
-
-def test_nothing_recorded_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_verdicts, "RECORDED", tmp_path)
-    assert recorded() is None
-    outcome = training_verdicts.not_recorded()
-    assert {verdict["verdict"] for verdict in outcome.verdicts} == {"inconclusive"}
-    assert "--with-training" in outcome.sections[0].command
-
-
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_a_run_is_what_its_command_says(run, tmp_path):
-    """The command, as typed, makes the same configuration."""
-    import shlex
-
-    from mimlab.cli.flags import flags
-    from mimlab.runs import build, merge
-    from mimlab.runs.flags import read_flag
-    from mimlab.training.config import PretrainConfig
-    from mimlab.training.presets import with_preset
-
-    words = shlex.split(command_of(run, 2))[2:]
-    typed: dict[str, list[str]] = {}
-    for word in words:
-        if word.startswith("--"):
-            typed[word] = []
-        else:
-            typed[list(typed)[-1]].append(word)
-    assert typed.pop("--out") == [f"runs/{run.name}-seed-2"]
-    mapping: dict[str, object] = {}
-    for flag in flags(PretrainConfig):
-        if flag.name in typed:
-            value: object = read_flag(flag.key, typed.pop(flag.name))
-            for name in reversed(flag.key.path):
-                value = {name: value}
-            mapping = merge(mapping, value)
-    assert not typed
-    assert build(PretrainConfig, with_preset("laptop", mapping)) == run.config(2, Path("runs"))
-
-
-def test_runs_start_from_runs_that_come_before():
-    names = [run.name for run in RUNS]
-    assert len(set(names)) == len(names)
-    for place, run in enumerate(RUNS):
-        assert run.start is None or run.start in names[:place]

@@ -1,0 +1,404 @@
+"""Pretraining over seeds: the runs that are planned, making them once, their tables, and what is said of them."""
+
+import shlex
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import transformers
+from skimage.io import imsave
+
+from mimlab import statistics
+from mimlab.claims.training import TRAINING_CLAIMS
+from mimlab.cli import application
+from mimlab.cli.session import run as type_in
+from mimlab.probing.layout import Layout
+from mimlab.runs import InputError, to_mapping
+from mimlab.runs.tables import read_json, read_table, write_json, write_table
+from mimlab.studies import trained, training_verdicts
+from mimlab.studies.pretrain import run_pretrain
+from mimlab.studies.pretrain_looks import Looks
+from mimlab.studies.training_runs import FP, PHOTOGRAPHS, PP, RUNS, WORLDS, TrainingRun, run_folder
+from mimlab.studies.training_verdicts import not_recorded, pretraining, recorded
+from mimlab.training import loop
+from mimlab.training.crops import Crops
+from mimlab.training.photographs import HELD_OUT
+from mimlab.training.views import standardise
+from mimlab.world.world import World
+
+from .tables_over_seeds import mean_at, tables_of
+
+TINY = {
+    "network": {"image_size": 16, "width": 24, "depth": 2, "heads": 2},
+    "data": {"batch_size": 4},
+    "training": {"steps": 3},
+    "watching": {"crops": 4, "checkpoints": 3, "interval": 2},
+}
+SIMMIM = TrainingRun("simmim", "masked", {"objective": {"name": "simmim"}, **TINY})
+AFTER = TrainingRun("after", "started", {"objective": {"name": "supervised"}, **TINY}, start="simmim")
+RECORD = {"date": "2030-01-02T03:04:05+00:00", "commit": "0123456789abcdef"}
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_commands_make_the_runs_they_stand_for(seed, monkeypatch):
+    caught = []
+    monkeypatch.setattr("mimlab.cli.pretrain.run_pretrain", lambda *given, **_: caught.append(given) or given)
+    app = application("pretrain")
+    for run in RUNS:
+        name, *tokens = shlex.split(trained.command_of(run, seed))
+        with pytest.raises(AttributeError, match="log"):  # what was caught is no run
+            type_in(app, tokens)
+        config, out = caught.pop()
+        assert name == "mimlab" and out == Path("runs", run_folder(run.name, seed))
+        assert config == run.config(seed, Path("runs")), run.name
+        assert config.seed == seed
+
+
+def test_a_run_starts_from_one_that_is_made_before_it():
+    for full in (False, True):
+        made: list[str] = []
+        for run in trained.chosen(full):
+            assert run.start is None or run.start in made
+            made.append(run.name)
+        assert len(set(made)) == len(made)
+    assert made == [run.name for run in RUNS]
+    started = [run for run in RUNS if run.start is not None]
+    assert started
+    for run in started:
+        assert run.config(2, Path("home")).objective.start == Path("home", f"{run.start}-seed-2")
+
+
+def flat(mapping, path=""):
+    return {
+        key: value
+        for name, one in mapping.items()
+        for key, value in (
+            flat(one, f"{path}{name}.") if isinstance(one, dict) else {path + name: one}
+        ).items()
+    }
+
+
+def test_a_world_departs_from_the_theory_in_what_its_name_says():
+    """One key each, but for gradient descent, which needs a rate of its own."""
+    first, *others = (flat(to_mapping(run.config(0, Path()))) for run in WORLDS)
+    found = {
+        run.name: {key for key in one.keys() | first.keys() if one.get(key) != first.get(key)}
+        for run, one in zip(WORLDS[1:], others, strict=True)
+    }
+    vit = {"network.positions", "network.content_in_query", "network.depth", "network.heads"}
+    assert found == {
+        "world-sgd": {"training.optimizer", "training.blr"},
+        "world-sincos": {"network.positions"},
+        "world-learned": {"network.positions"},
+        "world-content": {"network.content_in_query"},
+        "world-depth": {"network.depth"},
+        "world-shifted": {"data.areas"},
+        "world-vit": vit,
+        "world-vit-shifted": vit | {"data.areas"},
+    }
+    assert {run.expected for run in (PHOTOGRAPHS[0], *WORLDS)} == {FP, PP}
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """No pictures of each run: those have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Looks, "draw", lambda *given: None)
+        patch.setattr(loop, "SAVE_SECONDS", 0.0)
+        patch.setattr(trained, "median_gap", lambda path: float(len(path)))
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def made(quick, tmp_path_factory):
+    """Two runs of two seeds, the second from the first; and the progress told."""
+    folder, told = tmp_path_factory.mktemp("made"), []
+    trained.train([SIMMIM, AFTER], folder, (0, 1), lambda *given: told.append(given))
+    return folder, told
+
+
+def test_every_run_is_made_with_its_seed_and_its_start(made):
+    folder, told = made
+    assert {path.name for path in folder.iterdir()} == {
+        *("simmim-seed-0", "after-seed-0", "simmim-seed-1", "after-seed-1")
+    }
+    for seed in (0, 1):
+        summary = read_json(folder / f"after-seed-{seed}" / "summary.json")
+        assert (summary["seed"], summary["start"]) == (seed, str(folder / f"simmim-seed-{seed}"))
+        assert summary["command"] == trained.command_of(AFTER, seed)
+        started, ended = (
+            (folder / name / f"checkpoints/step-{step:06d}/model.safetensors").read_bytes()
+            for name, step in ((f"after-seed-{seed}", 0), (f"simmim-seed-{seed}", 3))
+        )
+        assert started == ended
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert told[0][1].startswith("training simmim-seed-0, step 1 of 3")
+
+
+def test_what_is_done_is_not_made_again(made, monkeypatch):
+    monkeypatch.setattr(
+        "mimlab.studies.pretrain.run_pretrain", lambda *given, **more: pytest.fail("made again")
+    )
+    trained.train([SIMMIM, AFTER], made[0], (0, 1))
+
+
+def test_interrupted_training_goes_on_to_the_same_weights(made, quick, tmp_path, monkeypatch):
+    def interrupt(fraction, text):
+        if text.startswith("training after-seed-0, step 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained.train([SIMMIM, AFTER], tmp_path, (0,), interrupt)
+    assert {path.name for path in tmp_path.iterdir()} == {"simmim-seed-0", "after-seed-0.partial"}
+    homes, begun = [], []
+
+    def counted(config, home, **more):
+        homes.append(home.name)
+        return run_pretrain(config, home, **more)
+
+    monkeypatch.setattr("mimlab.studies.pretrain.run_pretrain", counted)
+    trained.train([SIMMIM, AFTER], tmp_path, (0,), lambda _, text: begun.append(text))
+    assert homes == ["after-seed-0"]
+    assert begun[0].startswith("training after-seed-0, step 2 of 3")  # not from the beginning
+    whole = made[0]
+    for name in ("simmim-seed-0", "after-seed-0"):
+        weights = [home / name / "checkpoints/step-000003/model.safetensors" for home in (tmp_path, whole)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+        assert read_table(tmp_path / name / "statistics.parquet").equals(
+            read_table(whole / name / "statistics.parquet")
+        )
+
+
+@pytest.fixture(scope="module")
+def collected(made):
+    return trained.collect([SIMMIM, AFTER], made[0], (0, 1))
+
+
+def test_tables_have_their_columns_in_the_order_of_runs(collected):
+    assert {name: table.schema for name, table in collected.items()} == trained.SCHEMAS
+    for name in ("looks", "shares", "evaluations"):
+        told = list(
+            dict.fromkeys(zip(*(collected[name][key].to_pylist() for key in ("run", "seed")), strict=True))
+        )
+        assert told == [("simmim", 0), ("simmim", 1), ("after", 0), ("after", 1)]
+    assert set(collected["photographs"]["run"].to_pylist()) == {"simmim"}
+
+
+@pytest.mark.parametrize(
+    ("table", "file", "kind", "value"),
+    [("looks", "statistics", "statistic", "value"), ("shares", "shares", "component", "share")],
+)
+def test_tables_hold_means_over_heads(table, file, kind, value, collected, made):
+    found = {
+        tuple(row[key] for key in ("run", "seed", "step", "layer", kind)): row[value]
+        for row in collected[table].to_pylist()
+    }
+    assert len(found) == len(collected[table])
+    heads = defaultdict(list)
+    for run in ("simmim", "after"):
+        for seed in (0, 1):
+            for row in read_table(made[0] / f"{run}-seed-{seed}" / f"{file}.parquet").to_pylist():
+                if table == "shares" or row[kind] in trained.STATISTICS:
+                    heads[run, seed, row["step"], row["layer"], row[kind]].append(row[value])
+    assert set(map(len, heads.values())) == {2}
+    assert found == pytest.approx(
+        {key: fmean(values) for key, values in heads.items()}, rel=1e-12, nan_ok=True
+    )
+
+
+def test_evaluations_are_those_of_the_summaries(collected, made):
+    rows = iter(collected["evaluations"].to_pylist())
+    for run in ("simmim", "after"):
+        for seed in (0, 1):
+            for record in read_json(made[0] / f"{run}-seed-{seed}" / "summary.json")["evaluation"]:
+                row = next(rows)
+                assert {key: value for key, value in row.items() if value is not None} == (
+                    {"run": run, "seed": seed} | {key: record[key] for key in record if key in row}
+                )
+                assert (row["model"] is None) == (run == "after")
+    assert next(rows, None) is None
+
+
+def test_reach_on_a_photograph_is_that_of_the_last_encoder(collected, made):
+    """Against transformers' own attention and the distance of an explicit map."""
+    model = transformers.AutoModel.from_pretrained(
+        made[0] / "simmim-seed-1/checkpoints/step-000003", attn_implementation="eager"
+    ).eval()
+    photograph, layout = HELD_OUT[1], Layout((4, 4), prefix=1, patch_size=(4, 4))
+    windows = SIMMIM.config(1, Path()).data.crop
+    pixels = standardise(Crops([photograph.path], 16, windows, trained.CROPS, 0, "locality").batch(0).pixels)
+    with torch.inference_mode():
+        attentions = model(pixels, output_attentions=True).attentions
+    maps = torch.stack(attentions)[..., 1:, 1:].double().numpy()
+    reach = statistics.distance(maps / maps.sum(-1, keepdims=True), layout.positions())
+    expected = reach.mean() / layout.uniform_distance()
+    (row,) = [
+        one
+        for one in collected["photographs"].to_pylist()
+        if (one["photograph"], one["seed"]) == (photograph.name, 1)
+    ]
+    assert row["distance_ratio"] == pytest.approx(expected, rel=1e-5)
+    assert row["gap"] == len(str(photograph.path))
+
+
+def test_median_gap_counts_patches(tmp_path):
+    pixels = np.full((224, 224, 3), 20, dtype=np.uint8)
+    pixels[32:96, 32:160] = 250
+    pixels[160:208, 160:208] = 120
+    imsave(tmp_path / "two.png", pixels, check_contrast=False)
+    found = World(image=str(tmp_path / "two.png")).statistics()
+    assert len(found.local_runs) > 1
+    gaps = []
+    for size, count in found.local_runs:
+        for _ in range(size * count):
+            gaps.append((2 * np.log(found.global_size) - np.log(size)) / np.log(found.patches) - 1)
+    assert trained.median_gap(str(tmp_path / "two.png")) == pytest.approx(median(gaps))
+    imsave(tmp_path / "one.png", np.full((224, 224, 3), 20, dtype=np.uint8), check_contrast=False)
+    assert trained.median_gap(str(tmp_path / "one.png")) is None
+
+
+def test_a_run_that_failed_is_named(tmp_path):
+    for seed, status in enumerate(("finished", "failed: loss is nan from step 2 on")):
+        (tmp_path / f"simmim-seed-{seed}").mkdir()
+        write_json(tmp_path / f"simmim-seed-{seed}" / "summary.json", {"status": status})
+    assert trained.statuses([SIMMIM], tmp_path, (0, 1)) == [
+        "finished",
+        "failed: simmim-seed-1: loss is nan from step 2 on",
+    ]
+
+
+# What is said of tables.
+
+DEFAULT = [run for run in PHOTOGRAPHS if not run.full]
+
+
+def judged(folder, runs, record=None):
+    (folder / "figures").mkdir()
+    return pretraining(tables_of(runs), folder, record)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full")
+    return folder, judged(folder, RUNS, RECORD)
+
+
+def test_each_setting_has_its_claims_and_comes_out_as_expected(full):
+    _, outcome = full
+    found = defaultdict(list)
+    for record in outcome.verdicts:
+        found[record["world"]].append(record["claim"])
+        assert record["verdict"] == record["expected"], (record["world"], record["claim"], record["evidence"])
+    every = [claim.name for claim in TRAINING_CLAIMS]
+    assert found == {
+        "networks on photographs": every,
+        "more objectives": [
+            *(
+                "NMI of masked pretraining",
+                "diversity of masked pretraining",
+                "distance of masked pretraining",
+            ),
+            *("contrastive training lowers NMI", "contrastive training lowers diversity"),
+        ],
+        **{run.name: ["FP exceeds PP"] for run in WORLDS},
+    }
+    shares = {r["world"]: r["expected"] for r in outcome.verdicts if r["claim"] == "FP exceeds PP"}
+    assert shares["networks on photographs"] == shares["world-shifted"] == "fails"
+    assert shares["world"] == shares["world-vit"] == "holds"
+
+
+def test_a_verdict_reads_the_run_it_is_labelled_with(tmp_path):
+    """One world's shares turned round turn its verdict and no other."""
+    tables = tables_of()
+    rows = tables["shares"].to_pylist()
+    for row in rows:
+        if row["run"] == "world-depth":
+            row["component"] = {"FP": "PP", "PP": "FP"}.get(row["component"], row["component"])
+    tables["shares"] = pa.Table.from_pylist(rows, schema=trained.SCHEMAS["shares"])
+    (tmp_path / "figures").mkdir()
+    records = pretraining(tables, tmp_path).verdicts
+    odd = [r["world"] for r in records if r["verdict"] != r["expected"]]
+    assert odd == ["world-depth"]
+
+
+def test_what_was_recorded_is_labelled_with_when_and_from_which_code(full, tmp_path):
+    said = "recorded on 2030-01-02 at commit 0123456789ab, not run now: "
+    assert all(record["label"].startswith(said) for record in full[1].verdicts)
+    assert all("Recorded on 2030-01-02" in section.sentence for section in full[1].sections)
+    now = judged(tmp_path, DEFAULT)
+    assert {record["world"] for record in now.verdicts} == {"networks on photographs"}
+    assert not any("ecorded" in record["label"] for record in now.verdicts)
+    assert not any("ecorded" in section.sentence for section in now.sections)
+    assert {record["command"] for record in now.verdicts} == {section.command for section in now.sections}
+    assert {section.command for section in full[1].sections} == {
+        "mimlab reproduce --with-training=full --out runs/reproduce"
+    }
+
+
+def test_tables_are_left_beside_the_page(full):
+    for name, table in tables_of().items():
+        assert read_table(full[0] / "training" / f"{name}.parquet").equals(table)
+
+
+def test_figures_are_there_and_show_the_claim_they_stand_by(full):
+    folder, outcome = full
+    shown = {record["claim"]: record["figure"] for record in outcome.verdicts}
+    assert shown["NMI of masked pretraining"] == "figures/training-depth.png"
+    assert shown["layers in order"] == "figures/training-order.png"
+    assert shown["FP exceeds PP"] == "figures/training-shares.png"
+    assert shown["locality goes with the gap"] is None
+    drawn = {figure for section in outcome.sections for figure in section.figures}
+    assert drawn == set(shown.values()) - {None}
+    assert all((folder / figure).stat().st_size > 0 for figure in drawn)
+
+
+def test_the_table_of_objectives_holds_means_at_the_end(full):
+    (table,) = [section.rows for section in full[1].sections if section.rows]
+    assert [row["run"] for row in table] == [run.name for run in PHOTOGRAPHS]
+    looks, evaluations = (tables_of()[name].to_pylist() for name in ("looks", "evaluations"))
+    for row in table:
+        for name in ("nmi", "positional_nmi", "diversity", "distance_ratio"):
+            expected = mean_at(looks, "value", 64, run=row["run"], statistic=name)
+            assert row[name.replace("_", " ")] == pytest.approx(expected, abs=5.1e-5)
+        assert row["kNN"] == pytest.approx(mean_at(evaluations, "knn", 64, run=row["run"]), abs=5.1e-4)
+
+
+def test_without_networks_nothing_is_claimed():
+    outcome = not_recorded()
+    assert [record["claim"] for record in outcome.verdicts] == [claim.name for claim in TRAINING_CLAIMS]
+    for record in outcome.verdicts:
+        assert record["verdict"] == record["expected"] == "inconclusive"
+        assert record["value"] is None and record["figure"] is None
+        assert record["evidence"].startswith("needs runs of ")
+        assert record["command"] == "mimlab reproduce --with-training --out runs/reproduce"
+    (section,) = outcome.sections
+    assert section.sentence.startswith("Networks were not trained") and not section.figures
+
+
+def test_recorded_tables_come_back_as_they_were_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_verdicts, "RECORDED", tmp_path)
+    assert recorded() is None
+    kept = tables_of(DEFAULT)
+    for name, table in kept.items():
+        write_table(tmp_path / f"{name}.parquet", table)
+    write_json(tmp_path / "record.json", RECORD)
+    tables, record = recorded()
+    assert record == RECORD and tables == kept
+    (tmp_path / "looks.parquet").unlink()
+    with pytest.raises(InputError, match=r"looks\.parquet"):
+        recorded()
+
+
+def test_layers_in_order_are_told_from_layers_out_of_order(tmp_path):
+    """The synthetic layers come one after the other; reversed, the claim fails."""
+    tables = tables_of(DEFAULT)
+    rows = [row | {"layer": 3 - row["layer"]} for row in tables["looks"].to_pylist()]
+    tables["looks"] = pa.Table.from_pylist(rows, schema=trained.SCHEMAS["looks"])
+    (tmp_path / "figures").mkdir()
+    (record,) = [r for r in pretraining(tables, tmp_path).verdicts if r["claim"] == "layers in order"]
+    assert record["verdict"] == "fails" and record["high"] < 0
