@@ -142,7 +142,7 @@ def compare(case: Case, output: Tensor, sums: Sums) -> None:
         assert found.dtype == torch.float64 and found.shape == true.shape
         torch.testing.assert_close(found, true, **near, msg=lambda text, name=field.name: f"{name}: {text}")
     statistics = finish(truths, case.layout)
-    # Where all rows share one key NMI is I / sqrt(log N H), 0 over 0: each within atol, it is within sqrt(atol / log N).
+    # Where all rows share one key NMI, I / sqrt(log N H), is 0 over 0: within sqrt(atol / log N), each within atol.
     shared = (statistics["mean_row_entropy"] < near["atol"]) & (case.layout.patches > 1)
     for name, found in finish(sums, case.layout).items():
         true = statistics[name]
