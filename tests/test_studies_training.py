@@ -3,14 +3,12 @@
 import shlex
 from collections import defaultdict
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 import transformers
-from skimage.io import imsave
 
 from mimlab import statistics
 from mimlab.claims.training import TRAINING_CLAIMS
@@ -28,7 +26,6 @@ from mimlab.training import loop
 from mimlab.training.crops import Crops
 from mimlab.training.photographs import HELD_OUT
 from mimlab.training.views import standardise
-from mimlab.world.world import World
 
 from .tables_over_seeds import mean_at, tables_of
 
@@ -244,22 +241,6 @@ def test_reach_on_a_photograph_is_that_of_the_last_encoder(collected, made):
     ]
     assert row["distance_ratio"] == pytest.approx(expected, rel=1e-5)
     assert row["gap"] == len(str(photograph.path))
-
-
-def test_median_gap_counts_patches(tmp_path):
-    pixels = np.full((224, 224, 3), 20, dtype=np.uint8)
-    pixels[32:96, 32:160] = 250
-    pixels[160:208, 160:208] = 120
-    imsave(tmp_path / "two.png", pixels, check_contrast=False)
-    found = World(image=str(tmp_path / "two.png")).statistics()
-    assert len(found.local_runs) > 1
-    gaps = []
-    for size, count in found.local_runs:
-        for _ in range(size * count):
-            gaps.append((2 * np.log(found.global_size) - np.log(size)) / np.log(found.patches) - 1)
-    assert trained.median_gap(str(tmp_path / "two.png")) == pytest.approx(median(gaps))
-    imsave(tmp_path / "one.png", np.full((224, 224, 3), 20, dtype=np.uint8), check_contrast=False)
-    assert trained.median_gap(str(tmp_path / "one.png")) is None
 
 
 def test_a_run_that_failed_is_named(tmp_path):
