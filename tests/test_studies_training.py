@@ -1,4 +1,4 @@
-"""Pretraining over seeds: the runs that are planned, making them once, their tables, and what is said of them."""
+"""Pretraining over seeds: the runs that are planned, making each once, whatever interrupts it, and their tables."""
 
 import shlex
 from collections import defaultdict

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -46,6 +46,8 @@ COLOURS = {
     **{"vit": HALF, "siglip_vision_model": HALF, "beit": HALF, "data2vec-vision": HALF},
     "clip_vision_model": CLIP,
 }
+FIXED_POSITIONS = "fixed_positions"
+"""Key of transformers' configuration: positions were given, and no training changes them."""
 UNTRAINED = ("pooler", "mask_token")
 """Parts that published weights often lack and no attention depends on."""
 SECONDS = 10
@@ -100,9 +102,14 @@ def load_directory(folder: Path) -> tuple[nn.Module, Preprocess]:
     if missing:
         shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
         raise InputError(f"the weights in {folder} lack {shown}; give a directory with the whole model.")
+    _follow_configuration(model)
+    return model.eval(), _preprocessing(folder, model.config)
+
+
+def _follow_configuration(model: Any) -> None:
+    """What a configuration says that transformers does not know."""
     if not getattr(model.config, CONTENT_IN_QUERY, True):
         query_by_position(model)
-    return model.eval(), _preprocessing(folder, model.config)
 
 
 @contextmanager
@@ -152,11 +159,22 @@ def run(module: nn.Module, pixels: Tensor) -> Any:
 
 
 def redrawn(module: nn.Module, seed: int) -> nn.Module:
-    """The same architecture as its library initialises it, from a seed; the global generator is left alone."""
+    """The same architecture as its library initialises it, from a seed; the global generator is left alone.
+
+    Fixed positions are those of the module: nothing learned them, and transformers would draw them small or, of
+    ViTMAE, leave them zero, as no training ever began.
+    """
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
-        drawn: nn.Module = type(module)(copy.deepcopy(module.config))
-    return drawn.eval()
+        drawn: Any = type(module)(copy.deepcopy(module.config))
+    fixed, given = getattr(module.config, FIXED_POSITIONS, False), module.state_dict()
+    with torch.no_grad():
+        for name, parameter in drawn.named_parameters():
+            if name.endswith("position_embeddings") and (fixed or not parameter.requires_grad):
+                parameter.copy_(given[name])
+    _follow_configuration(drawn)
+    drawn.eval()
+    return cast(nn.Module, drawn)
 
 
 def layout_of(config: Any, preprocess: Preprocess) -> Layout | None:

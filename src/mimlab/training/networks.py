@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 
-from mimlab.probing.hugging import quiet
+from mimlab.probing.hugging import FIXED_POSITIONS, quiet
 from mimlab.probing.position_queries import query_by_position
 from mimlab.training.config import NetworkConfig
 from mimlab.training.draws import generator, seeded
@@ -63,6 +63,7 @@ def build_encoder(network: NetworkConfig, seed: int) -> Any:
     with seeded(seed, "encoder"), quiet():
         encoder: Any = ViTModel(config, add_pooling_layer=False, use_mask_token=True)
     _set_positions(encoder.embeddings.position_embeddings, network, seed)
+    setattr(encoder.config, FIXED_POSITIONS, network.positions != "learned")
     if not network.content_in_query:
         query_by_position(encoder)
     return encoder.train()
