@@ -57,14 +57,14 @@ def mimlab_loop(config: PretrainConfig) -> float:
 
 def plain_loop(config: PretrainConfig, device: str = "cpu") -> float:
     """Images per second of a loop as one would write it: the same network, crops, schedule, groups of parameters and
-    clipping, masks drawn by the network itself, PyTorch's default AdamW, the loss read at every step."""
+    clipping, masks drawn by the network itself, PyTorch's fused AdamW, the loss read at every step."""
     first = FIRST if config.training.steps > FIRST + 1 else 1
     network, training = config.network, config.training
     encoder = build_encoder(network, config.seed)
     model = build_mae(network, encoder, config.objective.mask_ratio, False, config.seed).to(device)
     source = training_source(config)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, training.weight_decay), lr=training.blr, betas=training.betas
+        parameter_groups(model, training.weight_decay), lr=training.blr, betas=training.betas, fused=True
     )
     torch.manual_seed(config.seed)
     losses = []
@@ -88,7 +88,8 @@ def plain_loop(config: PretrainConfig, device: str = "cpu") -> float:
 def compared(
     ours: PretrainConfig, plain: PretrainConfig, setting: Setting, device: str, least: float
 ) -> Outcome:
-    """Both loops in turns; the ratio of their speeds, turn by turn."""
+    """Both loops in turns; the ratio of their speeds, turn by turn. On a GPU its median must reach `least`, else its
+    interval."""
     ways = {"mimlab": partial(mimlab_loop, ours), "plain": partial(plain_loop, plain, device)}
     order = np.random.default_rng(setting.seed)
     speeds: dict[str, list[float]] = {name: [] for name in ways}
@@ -107,9 +108,10 @@ def compared(
         f"{middle['plain']:.0f} plain, medians of {len(ratios)} turns of {ours.training.steps} steps, the first "
         f"{FIRST} not counted; {torch.get_num_threads()} threads."
     )
-    goal = f"MAE, images per second over a plain loop: interval reaches {least:g}"
+    what, reached = ("median", ratio["median"]) if device == "cuda" else ("interval", high)
+    goal = f"MAE, images per second over a plain loop: {what} reaches {least:g}"
     raw = {"speeds": speeds, "ratio": ratio}
-    return Outcome((Target(goal, found, high >= least),), (note,), raw)
+    return Outcome((Target(goal, found, reached >= least),), (note,), raw)
 
 
 def on_processor(setting: Setting) -> Outcome:
@@ -132,40 +134,43 @@ def watching(setting: Setting) -> Outcome:
     for objective in ("simmim", "mae"):
         whole = config_of(objective, setting)
         steps = whole.training.steps
+        evaluated = set(whole.watching.evaluated_steps(steps))
         kept = set(whole.watching.checkpoint_steps(steps))
         due = {step for step in range(steps + 1) if whole.watching.due(step, steps)} | kept
         short = config_of(objective, setting, steps=4 if setting.quick else STEPS)
         speed = float(np.median([mimlab_loop(short) for _ in range(2 if setting.quick else 5)]))
         training = steps * whole.images_per_step / speed
-        plain, checkpoint = _looks(whole, sorted(due - kept), sorted(kept), 2 if setting.quick else 7)
-        looks = plain * len(due - kept) + checkpoint * len(kept)
+        plain, evaluation = _looks(
+            whole, sorted(due - evaluated), sorted(evaluated), 2 if setting.quick else 7
+        )
+        looks = plain * len(due - evaluated) + evaluation * len(evaluated)
         share = looks / training
         raw[objective] = {
             "training_seconds": training,
             "look_seconds": plain,
-            "checkpoint_seconds": checkpoint,
-            "looks": len(due - kept),
-            "checkpoints": len(kept),
+            "evaluation_seconds": evaluation,
+            "looks": len(due - evaluated),
+            "evaluations": len(evaluated),
             "share": share,
         }
         goal = f"watching a laptop run of {objective}, share of its training time: under {AT_MOST:.0%}"
         targets.append(Target(goal, f"{share:.1%}", share < AT_MOST))
         alone = plain * len(due) / training
-        targets.append(Target(f"{objective}: the looks alone, without what checkpoints add", f"{alone:.1%}"))
+        targets.append(Target(f"{objective}: the looks alone, without what is evaluated", f"{alone:.1%}"))
         notes.append(
-            f"{objective}: {len(due - kept)} looks of {1e3 * plain:.0f} ms and {len(kept)} at checkpoints of "
-            f"{1e3 * checkpoint:.0f} ms beside {training:.0f} s of training."
+            f"{objective}: {len(due - evaluated)} looks of {1e3 * plain:.0f} ms and {len(evaluated)} with evaluation "
+            f"of {1e3 * evaluation:.0f} ms beside {training:.0f} s of training."
         )
     return Outcome(tuple(targets), tuple(notes), raw)
 
 
-def _looks(config: PretrainConfig, plain: list[int], kept: list[int], times: int) -> tuple[float, float]:
-    """Median seconds of a look, and of one at a checkpoint; the first of each is not counted."""
+def _looks(config: PretrainConfig, plain: list[int], evaluated: list[int], times: int) -> tuple[float, float]:
+    """Median seconds of a look, and of one with evaluation; the first of each is not counted."""
     objective = build_objective(config)
     with tempfile.TemporaryDirectory() as home:
         looks = Looks(config, Path(home), config.training.steps)
         taken: list[list[float]] = []
-        for steps in (plain, kept):
+        for steps in (plain, evaluated):
             seconds = []
             for step in (steps * (times + 1))[: times + 1]:
                 began = time.perf_counter()

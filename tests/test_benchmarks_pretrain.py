@@ -51,9 +51,9 @@ def test_the_share_of_watching_counts_every_look_of_the_schedule(results):
         raw = results[1]["pretrain-watching"]["raw"][objective]
         watching = WatchingConfig()
         kept = set(watching.checkpoint_steps(steps))
-        looks = [step for step in range(steps + 1) if watching.due(step, steps) and step not in kept]
-        assert (raw["looks"], raw["checkpoints"]) == (len(looks), len(kept))
-        seconds = raw["looks"] * raw["look_seconds"] + raw["checkpoints"] * raw["checkpoint_seconds"]
+        looks = {step for step in range(steps + 1) if watching.due(step, steps)} | kept
+        assert (raw["looks"] + raw["evaluations"], raw["evaluations"]) == (len(looks), 4)
+        seconds = raw["looks"] * raw["look_seconds"] + raw["evaluations"] * raw["evaluation_seconds"]
         assert raw["share"] == pytest.approx(seconds / raw["training_seconds"])
 
 

@@ -270,9 +270,14 @@ def test_command_line_is_refused_before_anything_is_run(tmp_path, monkeypatch, c
     ):
         assert type_in(application("reproduce"), ["reproduce", *typed, "--out", out]) == 2
         assert words in capsys.readouterr().err
-    monkeypatch.setattr("mimlab.studies.published.find_spec", lambda name: None)
-    assert type_in(application("reproduce"), ["reproduce", "--published", "mae.pth", "--out", out]) == 2
-    assert "install mimlab[probe]" in capsys.readouterr().err
+    monkeypatch.setattr("mimlab.runs.checks.find_spec", lambda name: None)
+    for name, typed, extra in (
+        ("reproduce", ["--published", "mae.pth"], "probe"),
+        ("reproduce", ["--with-training"], "train"),
+        ("pretrain", [], "train"),
+    ):
+        assert type_in(application(name), [name, *typed, "--out", out]) == 2
+        assert f"install mimlab[{extra}]" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

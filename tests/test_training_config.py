@@ -84,6 +84,7 @@ def test_what_an_objective_cannot_use_is_refused(asked, said):
         (lambda: TrainingConfig(betas=(0.9, 1.0)), "training.betas = 0.9 1.0"),
         (lambda: WatchingConfig(interval=0), "watching.interval = 0"),
         (lambda: WatchingConfig(checkpoints=1), "watching.checkpoints = 1"),
+        (lambda: WatchingConfig(evaluations=1), "watching.evaluations = 1"),
         (lambda: PretrainConfig(seed=-1), "seed = -1"),
     ],
 )
@@ -131,6 +132,13 @@ def test_checkpoints_hold_both_ends_and_are_no_more_than_asked(count, steps):
     found = WatchingConfig(checkpoints=count).checkpoint_steps(steps)
     assert found[0] == 0 and found[-1] == steps and len(found) <= count
     assert list(found) == sorted(set(found))
+
+
+@pytest.mark.parametrize("count", [2, 4, 8, 30])
+def test_evaluated_are_the_first_checkpoint_and_the_last_ones(count):
+    watching = WatchingConfig(evaluations=count)
+    kept, found = watching.checkpoint_steps(750), watching.evaluated_steps(750)
+    assert found[0] == 0 and found[1:] == kept[-(len(found) - 1) :] and len(found) == min(count, len(kept))
 
 
 @pytest.mark.parametrize("name", PRESETS)

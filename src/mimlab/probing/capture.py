@@ -137,7 +137,8 @@ class Capture:
         self.statistics = names
         self._heads = heads
         self._method = method
-        self._extras = any(name in CATALOGUE and name not in CORE for name in names)
+        self._extras = [name for name in names if name in CATALOGUE and name not in CORE]
+        self._positional = all(name.startswith("positional_") for name in self._extras)
         self._published = [name for name in names if name in CONVENTIONS]
         self._layers: dict[int, _Layer] = {}
 
@@ -172,10 +173,11 @@ class Capture:
     def offsets(self) -> NDArray[np.float64]:
         """Mean weight by offset from query to key, (layers, heads, 2 rows - 1, 2 columns - 1), of sum 1.
 
-        Raises InputError where no statistic beyond the core was captured, or the layers have several grids.
+        Raises InputError where no statistic beyond the core and its positional part was captured, or the layers have
+        several grids.
         """
         grids = {layout.grid for layout in self.layouts}
-        if not self._extras or len(grids) != 1:
+        if self._positional or len(grids) != 1:
             raise InputError(
                 'attention by offset needs statistics="all", and layers of one grid: '
                 f"these have {sorted(grids)}; choose some with layers="
@@ -208,7 +210,7 @@ class Capture:
         """Measure one call, and return the output that takes the place of its own."""
         if not attention.images:
             raise InputError(f'"{attention.module}" was given a batch of 0 images; give at least one')
-        extras = Extras.of(attention) if self._extras else None
+        extras = Extras.of(attention, self._positional) if self._extras else None
         output, sums = self._method.attend(attention, None if extras is None else extras.observe)
         layer = self._layers.setdefault(attention.layer, _Layer(attention.module, attention.layout))
         if layer.layout != attention.layout:
@@ -221,8 +223,9 @@ class Capture:
         values = finish(sums, layout)
         if extras is not None:
             values.update(extras.finish())
-            offsets = values.pop("offsets")
-            layer.offsets.append(self._chosen(offsets.unflatten(0, (-1, layout.windows)).mean(1), attention))
+            if (offsets := values.pop("offsets", None)) is not None:
+                by_image = offsets.unflatten(0, (-1, layout.windows)).mean(1)
+                layer.offsets.append(self._chosen(by_image, attention))
         if self._published:
             values.update(published(attention, self._published))
         for name in self.statistics:

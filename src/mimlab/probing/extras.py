@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from mimlab.probing.attention import Attention, Tensor
-from mimlab.probing.catalogue import CORE, RADII
+from mimlab.probing.catalogue import CATALOGUE, CORE, RADII
 from mimlab.probing.layout import Layout
 from mimlab.probing.sums import Sums, Work, finish
 from mimlab.probing.tiles import distance_rows, rows
@@ -20,22 +20,24 @@ from mimlab.probing.tiles import distance_rows, rows
 class Extras:
     """Sums over the tiles of one call: offsets (B, H, 2gh - 1, 2gw - 1), heads (B,), and the mean map's sums.
 
-    distances: in pixels, by offset, as `Layout.offset_distances`.
+    distances: in pixels, by offset, as `Layout.offset_distances`. positional: the mean map alone is summed.
     """
 
     attention: Attention
+    positional: bool
     distances: Tensor
     offsets: Tensor
     head_cosines: Tensor
     mean_map: Sums
 
     @classmethod
-    def of(cls, attention: Attention) -> "Extras":
+    def of(cls, attention: Attention, positional: bool = False) -> "Extras":
         """Nothing summed yet."""
         layout, B, H, device = attention.layout, attention.images, attention.heads, attention.device
         height, width = layout.grid
         return cls(
             attention,
+            positional,
             torch.from_numpy(layout.offset_distances()).to(device, attention.dtype),
             torch.zeros(B, H, 2 * height - 1, 2 * width - 1, dtype=torch.float64, device=device),
             torch.zeros(B, dtype=torch.float64, device=device),
@@ -44,12 +46,16 @@ class Extras:
 
     def observe(self, weights: Tensor, images: slice, heads: slice, queries: slice) -> None:
         """Add a tile: all images and heads, some whole rows of the grid."""
-        self._add_offsets(weights, queries.start // self.attention.layout.grid[1])
+        if not self.positional:
+            self._add_offsets(weights, queries.start // self.attention.layout.grid[1])
+            self._add_heads(weights)
+        self._add_mean_map(weights, queries.start)
+
+    def _add_heads(self, weights: Tensor) -> None:
         units = weights / weights.norm(dim=-1, keepdim=True)
         H = weights.shape[1]
         pairs = units.sum(1).square().sum(-1, dtype=torch.float64) - H  # over ordered pairs of heads
         self.head_cosines += pairs.sum(-1) / (H * (H - 1) or torch.nan)
-        self._add_mean_map(weights, queries.start)
 
     def _add_offsets(self, weights: Tensor, first: int) -> None:
         """Weights by the offset of their key from their query, rows of the grid from `first` on.
@@ -77,15 +83,19 @@ class Extras:
         sums.add(work)
 
     def finish(self) -> dict[str, Tensor]:
-        """locality_r (B, H), head_diversity (B,), positional_* (windows, H); offsets (B, H, ...), of sum 1."""
+        """positional_* (windows, H); unless only those: locality_r (B, H), head_diversity (B,), offsets (B, H, ...), of
+        sum 1."""
         layout = self.attention.layout
+        means = finish(self.mean_map, layout)
+        positional = {f"positional_{name}": means[name] for name in CORE if f"positional_{name}" in CATALOGUE}
+        if self.positional:
+            return positional
         offsets = self.offsets / layout.patches
         steps = torch.from_numpy(Layout(layout.grid).offset_distances()).to(offsets.device)
         near = {f"locality_{radius}": (offsets * (steps <= radius)).sum((-2, -1)) for radius in RADII}
-        positional = finish(self.mean_map, layout)
         return {
             **near,
             "head_diversity": (1 - self.head_cosines / layout.patches).clamp(min=0),
-            **{f"positional_{name}": positional[name] for name in CORE if name != "prefix_mass"},
+            **positional,
             "offsets": offsets,
         }

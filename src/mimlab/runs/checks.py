@@ -1,6 +1,7 @@
-"""Numbers as users give them: plain, NumPy's, or not numbers at all."""
+"""What users give: numbers, plain, NumPy's or none at all; lists; and what they have installed."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -41,6 +42,13 @@ def items_of(name: str, values: Any, kind: str) -> tuple[Any, ...]:
     if not items:
         raise InputError(f"{name} = {values!r} must be a list of {kind}, at least one.")
     return items
+
+
+def installed(what: str, modules: Iterable[str], extra: str) -> None:
+    """Raises InputError where one of the modules that ``what`` needs cannot be imported; ``extra`` brings them."""
+    lacking = [name for name in modules if find_spec(name) is None]
+    if lacking:
+        raise InputError(f"{what}: needs {' and '.join(lacking)}; install mimlab[{extra}]")
 
 
 def _is_number(value: Any) -> bool:

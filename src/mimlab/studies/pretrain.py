@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from mimlab.dynamics.integrators import Progress
 from mimlab.runs import InputError, RunDirectory, build, merge, write_toml
+from mimlab.runs.checks import installed
 from mimlab.studies.pretrain_looks import EVALUATION, PARTS, Looks
 from mimlab.studies.single import versions
 from mimlab.training.config import PretrainConfig
@@ -28,6 +29,7 @@ from mimlab.training.presets import with_preset
 if TYPE_CHECKING:
     from mimlab.training.objectives import Objective
 
+MODULES = ("torch", "transformers", "lightning_fabric", "kornia", "tensorboardX")
 LIBRARIES = ("torch", "transformers", "lightning-fabric", "kornia")
 
 
@@ -86,6 +88,7 @@ def run_pretrain(
     Raises InputError for bad input before anything is written, also where `resume` finds a run of another
     configuration, and OSError in one line where the disk is full: what was done is then kept for `resume`.
     """
+    installed("pretrain", MODULES, "train")
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     from mimlab.training.objectives import build_objective

@@ -1,8 +1,8 @@
 """What a pretraining run looks at while it trains, and what it makes of that at the end.
 
 Each look is a file of its own, `looks/statistics-000123.parquet`: a run that goes on from an earlier state writes
-the same again. Looks at the attention come as the configuration says; at checkpoints the features are evaluated, and
-the shares of position and content in the logits estimated, too.
+the same again. Looks at the attention come as the configuration says; at some checkpoints features and reconstructions
+are evaluated, and the shares of position and content in the logits estimated, too.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Looks:
         self.config, self.folder = config, folder
         self._crops = centre(held_out_source(config, config.watching.crops).batch(0).pixels, side)
         self._watching = Watching(standardise(self._crops))
-        self._checkpoints = frozenset(config.watching.checkpoint_steps(steps))
+        self._evaluated = frozenset(config.watching.evaluated_steps(steps))
         self._query = (config.network.grid // 2) * config.network.grid + config.network.grid // 2
         self._tell = tell or (lambda text: None)
         self._falls: Falls | None = None
         self._probed: tuple[Labelled, Labelled] | None = None
 
     def __call__(self, step: int, objective: Objective) -> None:
-        """Measure attention and outputs; at checkpoints also what was learned."""
+        """Measure attention and outputs; where it is evaluated also what was learned."""
         from mimlab.training.checkpoints import Journal
 
         (self.folder / PARTS).mkdir(exist_ok=True)
@@ -71,9 +71,9 @@ class Looks:
         write_table(self._part("statistics", step), statistics)
         write_table(self._part("maps", step), self._watching.query_maps(objective, step, self._query))
         self._sound(step, statistics)
-        if step in self._checkpoints:
+        if step in self._evaluated:
             write_table(self._part("shares", step), self._watching.shares(objective, step, SHARED, PERMUTED))
-            Journal(self.folder / EVALUATION).add({"step": step} | self._evaluated(objective, step))
+            Journal(self.folder / EVALUATION).add({"step": step} | self._evaluation(objective, step))
 
     def _part(self, kind: str, step: int, suffix: str = "parquet") -> Path:
         return self.folder / PARTS / f"{kind}-{step:06d}.{suffix}"
@@ -105,7 +105,7 @@ class Looks:
 
         return [Alarm(**record) for record in Journal(self.folder / ALARMS).records()]
 
-    def _evaluated(self, objective: Objective, step: int) -> dict[str, float]:
+    def _evaluation(self, objective: Objective, step: int) -> dict[str, float]:
         """Which photograph, where photographs are few and known; where patches are masked reconstruction, of which some
         is kept."""
         import numpy as np

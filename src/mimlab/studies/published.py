@@ -15,7 +15,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -140,13 +139,6 @@ def _in_folder(folder: Path) -> dict[str, str]:
 def _listed(methods: Sequence[Method]) -> str:
     *first, last = (method.name for method in methods)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def check_installed() -> None:
-    """Raises InputError where the probe cannot run."""
-    lacking = [name for name in ("torch", "transformers") if find_spec(name) is None]
-    if lacking:
-        raise InputError(f"published: needs {' and '.join(lacking)}; install mimlab[probe]")
 
 
 def published_command(names: Sequence[str], images: Sequence[Path] | None) -> str:

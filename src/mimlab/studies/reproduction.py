@@ -30,12 +30,14 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, build, to_mapping, write_toml
+from mimlab.runs.checks import installed
 from mimlab.runs.tables import write_json, write_table
 from mimlab.studies import worlds
 from mimlab.studies.commands import command_for, scale_command_for
 from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
+from mimlab.studies.pretrain import MODULES
 from mimlab.studies.probe_at_work import probe_at_work
-from mimlab.studies.published import check_installed, compare_published, find_published, published_command
+from mimlab.studies.published import compare_published, find_published, published_command
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
 from mimlab.studies.single import (
     PHOTOGRAPH,
@@ -74,6 +76,8 @@ def run_reproduce(
     makes the rest. Raises InputError for bad input, and where ``out`` cannot be had, before anything is run.
     """
     began = perf_counter()
+    if training is not None:
+        installed("--with-training", MODULES, "train")
     compared = comparison(published, images)
     directory = RunDirectory(out, overwrite=overwrite, resume=resume, keep=training is not None)
     directory.check()
@@ -126,7 +130,7 @@ def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:
         if images:
             raise InputError("images: they are for the models of --published; give those, or no images")
         return partial(compare_published, {}, None, published_command(["weights/"], None))
-    check_installed()
+    installed("published", ("torch", "transformers"), "probe")
     return partial(compare_published, find_published(published), images, published_command(published, images))
 
 
