@@ -1,10 +1,10 @@
 """Keep what a reproduction with training found: `python benchmarks/record_training.py OUT [--commit HASH]`.
 
 Copies the tables of `mimlab reproduce --with-training=full --out OUT` into the package, from where a reproduction
-without training reads and judges them, and writes beside them when, on which machine and from which code they were
-made. --commit: of the code that trained, where it is not the one that is checked out. An OUT that holds tables but not
-the runs they are of is refused: a reproduction without training leaves such, copies of what was recorded before, which
-would get a new date.
+without training reads and judges them, and writes beside them when the last run ended, on which machine and from which
+code they were made. --commit: of the code that trained, where it is not the one that is checked out. Refused are an OUT
+with some of the runs only, and one that holds tables but not the runs they are of: a reproduction without training
+leaves such, copies of what was recorded before, which would get a new date.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from record import commit, machine
 
-from mimlab.runs.tables import read_json, read_table, write_json
+from mimlab.runs.tables import read_json, write_json
 from mimlab.studies.trained import SCHEMAS
-from mimlab.studies.training_runs import run_folder
+from mimlab.studies.training_runs import RUNS, SEEDS, run_folder
 from mimlab.studies.training_verdicts import COMMANDS, NETWORKS, RECORD, RECORDED
 
 
@@ -33,22 +33,22 @@ def main(arguments: list[str], home: Path = RECORDED) -> int:
     tables = {name: given.out / NETWORKS / f"{name}.parquet" for name in SCHEMAS}
     if (missing := _missing(tables.values())) is not None:
         return _refuse(missing)
-    looks = read_table(tables["looks"])
-    runs, seeds = (looks[key].unique().to_pylist() for key in ("run", "seed"))
+    names = [run.name for run in RUNS]
     summaries = [
-        given.out / NETWORKS / run_folder(run, seed) / "summary.json" for run in runs for seed in seeds
+        given.out / NETWORKS / run_folder(name, seed) / "summary.json" for name in names for seed in SEEDS
     ]
     if (missing := _missing(summaries)) is not None:
         return _refuse(missing)
     home.mkdir(exist_ok=True)
     for path in tables.values():
         shutil.copy2(path, home / path.name)
+    ended = max(path.stat().st_mtime for path in summaries)
     record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
         "commit": given.commit or commit(),
         "command": COMMANDS[True],
-        "runs": runs,
-        "seeds": sorted(seeds),
+        "runs": names,
+        "seeds": list(SEEDS),
         "machine": machine(),
         "versions": read_json(summaries[0])["versions"],
     }

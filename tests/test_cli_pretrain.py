@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,8 +311,15 @@ def photographs(count: int, side: int = 40) -> None:
 
 def test_a_folder_of_images_is_trained_on(capsys):
     photographs(5)
+    shutil.copytree("photos", "others")
     Path("photos/broken.png").write_bytes(b"no image")
-    assert mimlab_("--images", "photos", "--held-out", "photos", "--out", "run") == 0
+    assert mimlab_("--images", "photos", "--held-out", "photos", "--out", "run") == 2
+    assert "share files" in capsys.readouterr().err
+    assert mimlab_("--images", "photos", "--held-out", "others", "--crops", 6, "--out", "run") == 2
+    assert (
+        "others holds 5, too few for the 6 crops that are watched; give --crops 5" in capsys.readouterr().err
+    )
+    assert mimlab_("--images", "photos", "--held-out", "others", "--out", "run") == 0
     summary = read_json(Path("run/summary.json"))
     assert summary["images"] == "photos" and [name for name, _ in summary["skipped"]] == ["broken.png"]
     assert "could not be used" in capsys.readouterr().err
@@ -327,6 +335,7 @@ def test_a_folder_of_images_is_trained_on(capsys):
         (("--objective", "nonsense"), "--objective must be"),
         (("--preset", "desktop"), "give one of laptop, workstation, imagenet"),
         (("--preset", "imagenet"), "give --images DIR"),
+        (("--images", "photos", "--held-out", "photos/../photos"), "share files"),
         (("--start", "nowhere"), "nowhere holds no checkpoint"),
         (("--crop", 9000, 9001), "smaller than a crop"),
         (("--strategy", "nonsense"), "training: "),

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,7 +85,7 @@ def test_the_record_says_where_it_is_from():
     assert len(record["commit"]) == 40 and record["date"] and record["machine"]["cpu"]
     assert record["command"].startswith("mimlab reproduce --with-training=full")
     assert record["seeds"] == list(SEEDS)
-    assert set(record["runs"]) <= {run.name for run in RUNS}
+    assert set(tables["looks"]["run"].to_pylist()) == set(record["runs"]) <= {run.name for run in RUNS}
     assert sum(path.stat().st_size for path in RECORDED.iterdir()) < 300_000
 
 
@@ -112,14 +113,20 @@ def test_tables_are_recorded_and_read_back(tmp_path, monkeypatch, capsys):
     given = [str(tmp_path / "out"), "--commit", "f" * 40]
     assert module.main(given, home) == 2  # copies of recorded tables, without the runs
     assert "simmim-seed-0/summary.json is not there" in capsys.readouterr().err and not home.exists()
-    for run in set(tables["looks"]["run"].to_pylist()):
+    for run in RUNS:
         for seed in SEEDS:
-            summary = tmp_path / "out" / NETWORKS / run_folder(run, seed) / "summary.json"
+            summary = tmp_path / "out" / NETWORKS / run_folder(run.name, seed) / "summary.json"
             summary.parent.mkdir()
             summary.write_text('{"versions": {"torch": "1"}}')
+            os.utime(summary, (1e9 + seed, 1e9 + seed))
+    last = home.parent / "out" / NETWORKS / run_folder(RUNS[-1].name, SEEDS[-1]) / "summary.json"
+    last.rename(last.with_name("elsewhere"))
+    assert module.main(given, home) == 2  # one run of the full list is missing
+    last.with_name("elsewhere").rename(last)
     assert module.main(given, home) == 0
     monkeypatch.setattr(training_verdicts, "RECORDED", home)
     again, record = recorded()
+    assert record["date"] == "2001-09-09T01:46:42+00:00"
     assert record["commit"] == "f" * 40 and record["versions"] == {"torch": "1"}
     assert json.loads((home / RECORD).read_text()) == record
     assert all(again[name].equals(table) for name, table in tables.items())

@@ -1,6 +1,7 @@
 """Pretraining over seeds: the runs that are planned, making each once, whatever interrupts it, and their tables."""
 
 import shlex
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -19,11 +20,12 @@ from mimlab.runs import InputError, to_mapping
 from mimlab.runs.tables import read_json, read_table, write_json, write_table
 from mimlab.studies import trained, training_verdicts
 from mimlab.studies.pretrain import run_pretrain
-from mimlab.studies.pretrain_looks import Looks
+from mimlab.studies.pretrain_looks import Looks, labelled_crops
 from mimlab.studies.training_runs import FP, PHOTOGRAPHS, PP, RUNS, WORLDS, TrainingRun, run_folder
 from mimlab.studies.training_verdicts import not_recorded, pretraining, recorded
 from mimlab.training import loop
 from mimlab.training.crops import Crops
+from mimlab.training.evaluation import which_photograph
 from mimlab.training.photographs import HELD_OUT
 from mimlab.training.views import standardise
 
@@ -171,9 +173,28 @@ def test_interrupted_training_goes_on_to_the_same_weights(made, quick, tmp_path,
         )
 
 
+def test_a_run_of_another_configuration_is_refused(made):
+    other = TrainingRun("after", "started", {**AFTER.settings, "training": {"steps": 4}}, start="simmim")
+    with pytest.raises(
+        InputError, match=r"after-seed-0 holds a run of another configuration[\s\S]*training.steps"
+    ):
+        trained.train([other], made[0], (0,))
+
+
 @pytest.fixture(scope="module")
 def collected(made):
     return trained.collect([SIMMIM, AFTER], made[0], (0, 1))
+
+
+def test_a_run_that_failed_is_left_out(made, tmp_path, quick):
+    for home in made[0].iterdir():
+        shutil.copytree(home, tmp_path / home.name)
+    path = tmp_path / "after-seed-1" / "summary.json"
+    write_json(path, read_json(path) | {"status": "failed: loss is nan from step 2 on"})
+    tables = trained.collect([SIMMIM, AFTER], tmp_path, (0, 1))
+    for name in ("looks", "evaluations", "shares"):
+        pairs = set(zip(*(tables[name][key].to_pylist() for key in ("run", "seed")), strict=True))
+        assert pairs == {("simmim", 0), ("simmim", 1), ("after", 0)}
 
 
 def test_tables_have_their_columns_in_the_order_of_runs(collected):
@@ -208,15 +229,30 @@ def test_tables_hold_means_over_heads(table, file, kind, value, collected, made)
     )
 
 
-def test_evaluations_are_those_of_the_summaries(collected, made):
+FEATURES = ("knn", "linear", "chance")
+
+
+def test_features_are_asked_for_held_out_photographs_at_every_evaluation(collected, made):
+    rows = [row for row in collected["evaluations"].to_pylist() if (row["run"], row["seed"]) == ("simmim", 1)]
+    crops = labelled_crops(SIMMIM.config(1, Path()), trained.PROBED)
+    assert [len(one.pixels) for one in crops] == [len(HELD_OUT) * trained.PROBED] * 2
+    for row in rows:
+        model = transformers.AutoModel.from_pretrained(
+            made[0] / f"simmim-seed-1/checkpoints/step-{row['step']:06d}"
+        )
+        expected = which_photograph(model.eval(), *crops)
+        assert {name: row[name] for name in FEATURES} == pytest.approx(expected) and row["chance"] == 1 / 3
+
+
+def test_reconstructions_are_those_of_the_summaries(collected, made):
     rows = iter(collected["evaluations"].to_pylist())
     for run in ("simmim", "after"):
         for seed in (0, 1):
             for record in read_json(made[0] / f"{run}-seed-{seed}" / "summary.json")["evaluation"]:
                 row = next(rows)
-                assert {key: value for key, value in row.items() if value is not None} == (
-                    {"run": run, "seed": seed} | {key: record[key] for key in record if key in row}
-                )
+                told = {key: value for key, value in row.items() if value is not None and key not in FEATURES}
+                kept = {key: record[key] for key in record if key in row and key not in FEATURES}
+                assert told == {"run": run, "seed": seed} | kept
                 assert (row["model"] is None) == (run == "after")
     assert next(rows, None) is None
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,16 @@ def test_what_an_objective_cannot_use_is_refused(asked, said):
         (lambda: TrainingConfig(max_minutes=0.0), "training.max_minutes"),
         (lambda: TrainingConfig(weight_decay=-0.1), "training.weight_decay = -0.1 must be at least 0"),
         (lambda: TrainingConfig(warmup=1.0), "training.warmup = 1.0"),
+        (
+            lambda: TrainingConfig(warmup=0.1, warmup_epochs=2.0),
+            "warmup = 0.1 and warmup_epochs = 2.0 do not go",
+        ),
+        (
+            lambda: DataConfig(images=Path("a"), held_out=Path("a/b")),
+            "held_out = a/b and images = a share files",
+        ),
+        (lambda: DataConfig(images=Path("a/b/.."), held_out=Path("a")), "share files"),
+        (lambda: DataConfig(images=Path("a/b"), held_out=Path("a")), "share files"),
         (lambda: TrainingConfig(betas=(0.9, 1.0)), "training.betas = 0.9 1.0"),
         (lambda: WatchingConfig(interval=0), "watching.interval = 0"),
         (lambda: WatchingConfig(checkpoints=1), "watching.checkpoints = 1"),
@@ -171,9 +182,20 @@ def test_steps_and_epochs_take_each_others_place(preset, given):
     assert {"steps": training.steps, "epochs": training.epochs} == {"steps": None, "epochs": None} | given
 
 
+def test_a_share_of_warm_up_takes_the_place_of_epochs_of_it():
+    given = {"training": {"warmup": 0.2}, "data": {"images": "photos"}}
+    training = build(PretrainConfig, with_preset("imagenet", given)).training
+    assert (training.warmup, training.warmup_epochs) == (0.2, None)
+    given["training"] = {}
+    training = build(PretrainConfig, with_preset("imagenet", given)).training
+    assert (training.warmup, training.warmup_epochs) == (None, 20)
+
+
 def test_a_configuration_read_back_is_not_changed_by_the_preset():
     config = build(PretrainConfig, with_preset("laptop", {"objective": {"name": "mae"}, "seed": 4}))
-    config = replace(config, training=replace(config.training, steps=None, epochs=2.0, warmup=0.3))
+    config = replace(
+        config, training=replace(config.training, steps=None, epochs=2.0, warmup=0.3, warmup_epochs=None)
+    )
     assert build(PretrainConfig, with_preset("laptop", to_mapping(config))) == config
 
 

@@ -138,7 +138,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nearly_nothing():
     assert 0 < rates[-1] < 0.001 * peak
 
 
-@pytest.mark.parametrize(("share", "epochs"), [(0.0, None), (0.1, 0.0)])
+@pytest.mark.parametrize(("share", "epochs"), [(0.0, None), (None, 0.0)])
 def test_a_run_without_warm_up_starts_at_its_peak(share, epochs):
     config = small(10, warmup=share, warmup_epochs=epochs)
     assert learning_rate(config, 1, 8) == pytest.approx(0.05 * 4 / 256)
@@ -251,7 +251,11 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, every):
     outcome, objective = trained(tmp_path, config, Noise(bad=6), save_seconds=0)
     assert outcome.status.startswith("failed: loss is nan from step 7 on")
     assert "learning rate" in outcome.status and "--blr" in outcome.status
-    assert outcome.step in checkpoint_steps(tmp_path) and outcome.step == 6
+    assert outcome.step == 3 and checkpoint_steps(tmp_path) == [
+        0,
+        1,
+        3,
+    ]  # of those before step 7 nothing is known
     assert all(value.isfinite().all() for value in objective.state_dict().values())
     for step in checkpoint_steps(tmp_path):
         held = load_file(checkpoint_folder(tmp_path, step) / "model.safetensors")
@@ -263,6 +267,20 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, every):
         "grad_norm": None,
     }
     json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1], parse_constant=pytest.fail)
+
+
+def test_weights_that_blew_up_are_not_kept_as_a_checkpoint(tmp_path):
+    """A step so large that the next loss is no number, with a checkpoint right after it."""
+    config = replace(small(steps=8), watching=WatchingConfig(interval=50, checkpoints=3))
+    trained(tmp_path / "whole", config)
+    config = replace(config, training=replace(config.training, blr=1e30, clip=0.0, warmup=0.0))
+    outcome, _ = trained(tmp_path / "run", config)
+    assert outcome.status.startswith("failed: ") and outcome.step == 0
+    assert checkpoint_steps(tmp_path / "whole") == [0, 1, 8] and checkpoint_steps(tmp_path / "run") == [0]
+    whole, left = (
+        load_file(checkpoint_folder(tmp_path / name, 0) / "model.safetensors") for name in ("whole", "run")
+    )
+    assert all(left[name].equal(value) for name, value in whole.items())
 
 
 def test_an_infinite_gradient_stops_the_run_before_the_next_step(tmp_path):

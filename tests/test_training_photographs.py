@@ -199,8 +199,10 @@ def test_sources_of_a_run():
 
 def test_sources_of_a_run_on_folders(tmp_path):
     for value in range(3):
-        paint(tmp_path, f"{value}.png", value, (50, 50))
-    data = {"images": str(tmp_path), "held_out": str(tmp_path), "batch_size": 2}
+        for name in ("seen", "unseen"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            paint(tmp_path / name, f"{value}.png", value, (50, 50))
+    data = {"images": str(tmp_path / "seen"), "held_out": str(tmp_path / "unseen"), "batch_size": 2}
     masked = build(PretrainConfig, {"data": data})
     paired = build(PretrainConfig, {"data": data, "objective": {"name": "simclr"}})
     assert training_source(masked).batch(0).pixels.shape[-1] == 32

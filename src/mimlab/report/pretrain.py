@@ -83,7 +83,8 @@ def draw_loss(log: Log, path: str | Path) -> Figure:
             above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             above.yaxis.set_minor_locator(NullLocator())
             above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value, 2)))
-        above.plot(steps, losses, color=COLOURS["loss"], linewidth=0.8, alpha=0.35)
+        marker = "." if len(kept) == 1 else None  # a line of one point is not seen
+        above.plot(steps, losses, color=COLOURS["loss"], linewidth=0.8, alpha=0.35, marker=marker)
         parts = [
             part for part in np.array_split(np.arange(len(kept)), min(_SMOOTHED, len(kept))) if part.size
         ]

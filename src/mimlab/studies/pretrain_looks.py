@@ -32,8 +32,8 @@ PARTS = "looks"
 EVALUATION = "evaluation.jsonl"
 ALARMS = "alarms.jsonl"
 HELD_OUT = "held_out"
-PROBED = 20
-"""Crops of each half of each photograph, for kNN and linear probe."""
+PROBED = 80
+"""Crops of each half of each held-out photograph, for kNN and linear probe."""
 SHARED, PERMUTED = 8, 16
 """Crops whose patches are permuted for the shares of logit variance, and how often each. An estimate's own scatter
 falls like 1/permutations until what differs from crop to crop shows: 16 is plenty (theory, section 8). With 8 crops a
@@ -131,21 +131,8 @@ class Looks:
         return reconstructed(objective, self._watching.batch, generator(0, "reconstruction"))
 
     def _labelled(self) -> tuple[Labelled, Labelled]:
-        """Crops of the halves of the photographs trained on, the same for every run."""
-        import numpy as np
-        import torch
-
-        from mimlab.probing.images import open_image
-        from mimlab.training.draws import generator
-        from mimlab.training.evaluation import crops_of_halves
-        from mimlab.training.photographs import TRAINING
-
         if self._probed is None:
-            photographs = [
-                torch.from_numpy(np.array(open_image(one.path))).permute(2, 0, 1) for one in TRAINING
-            ]
-            draws, side = generator(0, "evaluation"), self.config.network.image_size
-            self._probed = crops_of_halves(photographs, side, PROBED, draws, self.config.data.crop)
+            self._probed = labelled_crops(self.config, PROBED)
         return self._probed
 
     @property
@@ -233,6 +220,21 @@ class Looks:
             self.folder, summary, log, statistics, maps, crop, shown, steps, shares
         )
         write_pretrain_page(self.folder, summary, log, statistics, figures)
+
+
+def labelled_crops(config: PretrainConfig, count: int) -> tuple[Labelled, Labelled]:
+    """So many crops of each half of the held-out photographs, known ones and asked ones; the same for every seed."""
+    import numpy as np
+    import torch
+
+    from mimlab.probing.images import open_image
+    from mimlab.training.draws import generator
+    from mimlab.training.evaluation import crops_of_halves
+    from mimlab.training.photographs import HELD_OUT
+
+    photographs = [torch.from_numpy(np.array(open_image(one.path))).permute(2, 0, 1) for one in HELD_OUT]
+    draws, side = generator(0, "evaluation"), config.network.image_size
+    return crops_of_halves(photographs, side, count, draws, config.data.crop)
 
 
 def _eight_bits(crops: Tensor) -> NDArray[np.uint8]:

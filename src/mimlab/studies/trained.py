@@ -11,20 +11,26 @@ import shlex
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mimlab.dynamics.integrators import Progress
+from mimlab.runs import read_toml, to_mapping
 from mimlab.runs.flags import write_flags
 from mimlab.runs.tables import read_json, read_table
+from mimlab.studies.pretrain_looks import labelled_crops
 from mimlab.studies.training_runs import PHOTOGRAPHS, RUNS, SEEDS, TrainingRun, run_folder
+from mimlab.training.config import PretrainConfig
 from mimlab.world.world import World
 
 STATISTICS = ("nmi", "diversity", "distance_ratio", "positional_nmi")
 CROPS = 32
 """Of each photograph, to measure how far attention reaches on it."""
+PROBED = 200
+"""Crops of each half of each held-out photograph, for features: more than there is time for during training."""
 
 _RUN = [("run", pa.string()), ("seed", pa.int64())]
 _AT = [*_RUN, ("step", pa.int64()), ("layer", pa.int64())]
@@ -61,15 +67,28 @@ def train(
     work = [(run, seed) for seed in seeds for run in runs]
     for place, (run, seed) in enumerate(work):
         home = folder / run_folder(run.name, seed)
+        config = run.config(seed, folder)
         if (home / "summary.json").is_file():
+            _refuse_other(home, config)
             continue
 
         def told(fraction: float, text: str, place: int = place, name: str = home.name) -> None:
             if progress is not None:
                 progress((place + fraction) / len(work), f"training {name}, {text}")
 
-        config = run.config(seed, folder)
         run_pretrain(config, home, resume=True, command=command_of(run, seed), progress=told)
+
+
+def _refuse_other(home: Path, config: PretrainConfig) -> None:
+    """Raises InputError, key by key, where a run that ended is of another configuration."""
+    from mimlab.training.checkpoints import refuse_differences
+
+    there, here = read_toml(home / "config.toml"), to_mapping(config)
+    for mapping in (there, here):  # the folder was called otherwise while it was made
+        mapping.get("objective", {}).pop("start", None)
+    refuse_differences(
+        there, here, f"{home} holds a run of another configuration; begin anew with --overwrite"
+    )
 
 
 def statuses(runs: Sequence[TrainingRun], folder: Path, seeds: Sequence[int] = SEEDS) -> list[str]:
@@ -88,10 +107,11 @@ def command_of(run: TrainingRun, seed: int) -> str:
 
 
 def collect(runs: Sequence[TrainingRun], folder: Path, seeds: Sequence[int] = SEEDS) -> Tables:
-    """The tables of finished runs, by name, with the columns of `SCHEMAS`."""
+    """The tables of finished runs, by name, with the columns of `SCHEMAS`; failed ones are left out."""
     found: dict[str, list[pa.Table]] = {name: [] for name in SCHEMAS}
     for run in runs:
-        for seed in seeds:
+        ended = [seed for seed in seeds if _finished(folder / run_folder(run.name, seed))]
+        for seed in ended:
             home = folder / run_folder(run.name, seed)
             statistics = read_table(home / "statistics.parquet")
             statistics = statistics.filter(pc.is_in(statistics["statistic"], pa.array(STATISTICS)))
@@ -100,13 +120,31 @@ def collect(runs: Sequence[TrainingRun], folder: Path, seeds: Sequence[int] = SE
             shares = _means(read_table(home / "shares.parquet"), ["step", "layer", "component"], "share")
             found["shares"].append(_named(shares, "shares", run.name, seed))
             evaluations = pa.Table.from_pylist(
-                read_json(home / "summary.json")["evaluation"],
-                schema=SCHEMAS["evaluations"].remove(0).remove(0),
+                _evaluated(home, run.config(seed, folder)), schema=SCHEMAS["evaluations"].remove(0).remove(0)
             )
             found["evaluations"].append(_named(evaluations, "evaluations", run.name, seed))
         if run.name == PHOTOGRAPHS[0].name:
-            found["photographs"].append(_photographs(run, folder, seeds))
+            found["photographs"].append(_photographs(run, folder, ended))
     return {name: pa.concat_tables([SCHEMAS[name].empty_table(), *tables]) for name, tables in found.items()}
+
+
+def _finished(home: Path) -> bool:
+    return str(read_json(home / "summary.json")["status"]) == "finished"
+
+
+def _evaluated(home: Path, config: PretrainConfig) -> list[dict[str, Any]]:
+    """The evaluations of a run, its features asked again, of the checkpoints, on more crops."""
+    records = [dict(record) for record in read_json(home / "summary.json")["evaluation"]]
+    if config.data.images is None and config.data.world is None:
+        from mimlab.probing.hugging import load_directory
+        from mimlab.training.checkpoints import checkpoint_folder
+        from mimlab.training.evaluation import which_photograph
+
+        crops = labelled_crops(config, PROBED)
+        for record in records:
+            encoder, _ = load_directory(checkpoint_folder(home, record["step"]))
+            record.update(which_photograph(encoder, *crops))
+    return records
 
 
 def _means(table: pa.Table, keys: list[str], value: str) -> pa.Table:

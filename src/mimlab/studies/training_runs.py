@@ -76,6 +76,13 @@ PHOTOGRAPHS = (
         _objective("simmim", second="simclr"),
         full=True,
     ),
+    TrainingRun(
+        "simmim-after-simmim",
+        "masked, started from simmim: what starting anew does by itself",
+        _objective("simmim"),
+        start="simmim",
+        full=True,
+    ),
 )
 
 _WORLD = {

@@ -55,6 +55,13 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
 
 
+def drop_checkpoints(folder: Path, after: int) -> None:
+    """Remove the checkpoints of later steps."""
+    for step in checkpoint_steps(folder):
+        if step > after:
+            shutil.rmtree(checkpoint_folder(folder, step))
+
+
 def write_checkpoint(folder: Path, step: int, encoder: nn.Module) -> Path:
     """The encoder as a directory of transformers', with its preprocessing; nothing where it is already there.
 

@@ -198,6 +198,13 @@ class DataConfig:
             raise InputError(
                 f'data.areas = "{self.areas}" is for a rendered world; give one, or leave it out'
             )
+        if self.images is not None and self.held_out is not None:
+            trained, held = (Path(path).resolve() for path in (self.images, self.held_out))
+            if trained in (held, *held.parents) or held in trained.parents:
+                raise InputError(
+                    f"data: held_out = {self.held_out} and images = {self.images} share files, and what is held out is "
+                    "never trained on; give folders apart"
+                )
         whole_number("data.batch_size", self.batch_size, least=2)
         whole_number("data.workers", self.workers, least=0)
         least, largest = (whole_number("data.crop", side) for side in self.crop)
@@ -229,7 +236,7 @@ class TrainingConfig:
     betas
         AdamW's.
     warmup
-        Share of the steps in which the learning rate rises.
+        Share of the steps in which the learning rate rises; 0.1 where neither this nor warmup_epochs is given.
     warmup_epochs
         The same in passes over the images, in place of warmup.
     clip
@@ -257,7 +264,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     optimizer: Literal["adamw", "sgd"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
-    warmup: float = 0.1
+    warmup: float | None = None
     warmup_epochs: float | None = None
     clip: float = 1.0
     accum_iter: int = 1
@@ -273,6 +280,13 @@ class TrainingConfig:
             raise InputError(
                 f"training: steps = {self.steps} and epochs = {self.epochs} do not go together; give one"
             )
+        if self.warmup is not None and self.warmup_epochs is not None:
+            raise InputError(
+                f"training: warmup = {self.warmup} and warmup_epochs = {self.warmup_epochs} do not go together; give "
+                "one"
+            )
+        if self.warmup is None and self.warmup_epochs is None:
+            object.__setattr__(self, "warmup", 0.1)
         if self.steps is None and self.epochs is None:
             object.__setattr__(self, "steps", DEFAULT_STEPS)
         for name in ("steps", "accum_iter", "devices"):
@@ -284,7 +298,7 @@ class TrainingConfig:
         for name in ("weight_decay", "clip", "warmup_epochs"):
             if getattr(self, name) is not None and finite_number(f"training.{name}", getattr(self, name)) < 0:
                 raise InputError(f"training.{name} = {getattr(self, name)} must be at least 0")
-        if not 0 <= finite_number("training.warmup", self.warmup) < 1:
+        if self.warmup is not None and not 0 <= finite_number("training.warmup", self.warmup) < 1:
             raise InputError(f"training.warmup = {self.warmup} must be a share of the steps, in [0, 1)")
         if not all(0 <= finite_number("training.betas", beta) < 1 for beta in self.betas):
             raise InputError(f"training.betas = {self.betas[0]} {self.betas[1]} must lie in [0, 1)")

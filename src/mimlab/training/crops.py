@@ -129,9 +129,11 @@ class FolderCrops:
         self.labels = folder_labels(self.folder, self.paths)
         self.images, self.classes = len(self.paths), max(self.labels) + 1
         if self.images < batch_size:
+            held = purpose == "held out"
             raise InputError(
-                f"images: {self.folder} holds {self.images}, too few for a batch of {batch_size}; give "
-                f"--batch-size {self.images} or less, or more images."
+                f"{'held_out' if held else 'images'}: {self.folder} holds {self.images}, too few for "
+                f"{f'the {batch_size} crops that are watched' if held else f'a batch of {batch_size}'}; give "
+                f"{'--crops' if held else '--batch-size'} {self.images} or less, or more images."
             )
 
     def batch(self, number: int) -> Batch:

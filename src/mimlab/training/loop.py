@@ -24,7 +24,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from mimlab.runs import InputError, to_mapping
-from mimlab.training.checkpoints import load_state, refuse_differences, save_state, write_checkpoint
+from mimlab.training.checkpoints import (
+    checkpoint_steps,
+    drop_checkpoints,
+    load_encoder,
+    load_state,
+    refuse_differences,
+    save_state,
+    write_checkpoint,
+)
 from mimlab.training.config import PretrainConfig, TrainingConfig
 from mimlab.training.draws import generator
 from mimlab.training.log import RunLog
@@ -117,7 +125,11 @@ def pretrain(
 
 
 class _Diverged(Exception):
-    """Loss or gradient stopped being finite; the message says where."""
+    """Loss or gradient stopped being finite at `step`; the message says so."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class _Loss(nn.Module):  # type: ignore[misc]
@@ -208,7 +220,7 @@ class _Run:
                 self._save()
         except _Diverged as error:
             status = f"failed: {error}"
-            self._back_to_good()
+            self._back_to_good(error.step)
         finally:
             self.log.close()
         return Outcome(status, self.step, self.steps, self.seconds + self._elapsed())
@@ -278,7 +290,8 @@ class _Run:
                 )
                 raise _Diverged(
                     f"{odd} is {values[odd]} from step {step} on{was}, at learning rate {rate:.3g}; "
-                    "try a smaller --blr or a longer --warmup"
+                    "try a smaller --blr or a longer --warmup",
+                    step,
                 )
             self.recent.append({"lr": rate} | values)
 
@@ -339,14 +352,21 @@ class _Run:
         self.seconds, self.recent = state["seconds"], state["recent"]
         self.log.go_on(self.step)
 
-    def _back_to_good(self) -> None:
-        """The last state that was saved, all of it finite, and a checkpoint of it."""
-        state = load_state(self.folder)
-        if state is not None:
-            self.objective.load_state_dict(state["objective"])
-            self.step = state["step"]
-            if self.writes:
-                write_checkpoint(self.folder, self.step, self.objective.encoder)
+    def _back_to_good(self, bad: int) -> None:
+        """The last weights that gave a finite loss, and a checkpoint of them: those before step `bad` did not, so what
+        was kept of them goes. Where the state that was saved last is of them, the last checkpoint that is left."""
+        state, good = load_state(self.folder), max(bad - 2, 0)
+        if self.writes:
+            drop_checkpoints(self.folder, good)
+        if state is None:
+            return
+        self.objective.load_state_dict(state["objective"])
+        self.step = state["step"]
+        if self.step > good:
+            self.step = checkpoint_steps(self.folder)[-1]
+            load_encoder(self.objective.encoder, self.folder)
+        elif self.writes:
+            write_checkpoint(self.folder, self.step, self.objective.encoder)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.began

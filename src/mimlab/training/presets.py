@@ -1,8 +1,9 @@
 """Presets: whole configurations for three machines, by objective; whatever the user gives goes on top.
 
 `laptop` is two cores and two or three minutes, as tried on photographs. `workstation` is one GPU and some hours, sizes
-between the two, of which nothing was published. `imagenet` is a node of eight GPUs with a ViT-B as published; blr is
-for 256 images a step as everywhere here, where SimMIM and DeiT count 512.
+between the two, of which nothing was published. `imagenet` is a node of eight GPUs with a ViT-B, its epochs, warm-up,
+learning rates, images a step and scales of crops as published, and what else docs/pretrain.md says is not; blr is for
+256 images a step as everywhere here, where SimMIM and DeiT count 512.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ COMMON: Mapping[str, Table] = {
     },
     "imagenet": {
         "network": _VIT_B | _DECODER,
-        "data": {"batch_size": 128, "workers": 10},
+        "data": {"crop": [160, 300], "batch_size": 128, "workers": 10},
         "training": _GPU | {"devices": 8},
         "watching": {"interval": 2000, "checkpoints": 16, "log_interval": 50},
     },
@@ -78,13 +79,14 @@ OBJECTIVES: Mapping[str, Mapping[str, Table]] = {
 }
 PRESETS = tuple(COMMON)
 
-_INSTEAD = {"steps": "epochs", "epochs": "steps"}
+_INSTEAD = {"steps": "epochs", "epochs": "steps", "warmup": "warmup_epochs", "warmup_epochs": "warmup"}
 
 
 def with_preset(name: str, given: Table) -> dict[str, Any]:
     """What was given, a mapping as TOML has it, laid over a preset for its objective.
 
-    Steps that are given take the place of a preset's epochs, and the other way round. Raises InputError for a preset
+    Steps that are given take the place of a preset's epochs, a share of warm-up that of its warm-up epochs, and the
+    other way round. Raises InputError for a preset
     that is not known, and for `imagenet` without a folder of images.
 
     >>> with_preset("laptop", {"objective": {"name": "mae"}, "training": {"steps": 10}})["training"]

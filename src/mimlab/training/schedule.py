@@ -35,8 +35,9 @@ def learning_rate(config: PretrainConfig, step: int, images: int) -> float:
     """
     training, steps = config.training, total_steps(config, images)
     peak = training.blr * config.images_per_step / 256
-    warmup = training.warmup * steps
-    if training.warmup_epochs is not None:
+    if training.warmup_epochs is None:
+        warmup = (training.warmup or 0) * steps
+    else:
         warmup = min(training.warmup_epochs * images / config.images_per_step, steps)
     if step <= warmup:
         return peak * step / warmup
