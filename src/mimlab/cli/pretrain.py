@@ -44,11 +44,13 @@ def pretrain(
     out
         Folder of the run. Refused where it is not empty. While it lasts, the run is in OUT.partial.
     preset
-        laptop (two cores, minutes), workstation (one GPU) or imagenet (eight GPUs, as published).
+        laptop (two cores, minutes), workstation (one GPU) or imagenet (eight GPUs, after the papers). Defaults
+        below are simmim's on a laptop; steps, rates and batches depend on the objective.
     overwrite
         Replace the run at --out, once the new one is whole.
     resume
-        Go on with an interrupted run, or one whose minutes were over, of the same configuration.
+        Go on with an interrupted run, or one whose minutes were over, of the same configuration; begin where there
+        is none.
     json
         Print the summary as JSON on stdout, and nothing else.
     """

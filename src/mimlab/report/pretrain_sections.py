@@ -66,7 +66,7 @@ def evaluation_section(runs: Sequence[PretrainRun]) -> list[Section]:
     said = (
         "Which photograph is a crop from? Top-1 share by the nearest neighbours and by a linear map of the frozen, "
         "averaged outputs, on grey, standardised crops; the crops that are known and those asked for are from "
-        "different halves of each photograph. "
+        "different halves of each held-out photograph. "
     )
     guessed = (
         "Reconstruction: mean squared error over hidden patches of held-out crops, beside that of two guesses, the "
