@@ -46,13 +46,7 @@ class MaskedReconstruction:
 
     def masked(self, patches: int) -> int:
         """Number of masked patches. Raises InputError where that is none or all of them."""
-        masked = round(self.mask_ratio * patches)
-        if not 0 < masked < patches:
-            raise InputError(
-                f"objective: mask_ratio = {self.mask_ratio} masks {masked} of {patches} patches; "
-                "at least one must be masked and one visible."
-            )
-        return masked
+        return masked_patches(self.mask_ratio, patches)
 
     def query_masked(self, patches: int) -> float:
         """P(p in M)."""
@@ -66,6 +60,17 @@ class MaskedReconstruction:
     def floor(self, patches: int, own_size: int, latent: Latent) -> float:
         """Infimum over Q of the row's loss L_p: half the hopeless images' mean squared latent (theory, section 3)."""
         return 0.5 * self.query_masked(patches) * self.hopeless(patches, own_size) * latent.moment(2)
+
+
+def masked_patches(mask_ratio: float, patches: int) -> int:
+    """Number of masked patches. Raises InputError where that is none or all of them."""
+    masked = round(mask_ratio * patches)
+    if not 0 < masked < patches:
+        raise InputError(
+            f"objective: mask_ratio = {mask_ratio} masks {masked} of {patches} patches; "
+            "at least one must be masked and one visible."
+        )
+    return masked
 
 
 def log_none(total: int, good: int, sample: int) -> float:
