@@ -172,22 +172,22 @@ class PairsObjective:
 
     def _pooled(self, attention: Array) -> Array:
         """f, (D, J)."""
-        return self.pairs.latent * np.einsum("r,rdj->dj", self.share, attention)
+        mean: Array = np.einsum("r,rdj->dj", self.share, attention)
+        return self.pairs.latent * mean
 
     def _phi_sums(self, values: Array) -> Array:
         """Sums over images and tied areas of values (R, D, J); shape (R, n_phi)."""
         cells = self.cells
         by_area = self._sums(values)
-        found = np.zeros((len(values), len(cells.phi_tied)))
         known = cells.phi >= 0
-        np.add.at(found, (slice(None), cells.phi[known]), by_area[:, known])
-        return found
+        return _tied(by_area[:, known], cells.phi[known], len(cells.phi_tied))
 
     def _sums(self, values: Array) -> Array:
         """Sums of values (R, D, J) over the images of each cluster; shape (R, K, J)."""
         clusters = len(self.cells.area)
         member = (self.pairs.cluster == np.arange(clusters)[:, None]).astype(float)
-        return np.einsum("kd,rdj->rkj", member, values, optimize=True)
+        sums: Array = np.einsum("kd,rdj->rkj", member, values, optimize=True)
+        return sums
 
     def _upsilon_sums(self, state: Array, pull: Array, G: Array) -> Array:
         """Sums over images and tied positions; shape (R, n_upsilon)."""
@@ -198,15 +198,20 @@ class PairsObjective:
             there = np.take_along_axis(pull[images], cells.area[pairs.cluster[images]], axis=1)
             by_cell += np.einsum("rdc,dc->rc", seen, there)
             by_cell -= np.einsum("rdc,rd->rc", seen + hidden, G[:, images])
-        found = np.zeros((len(state), len(cells.upsilon_tied)))
-        np.add.at(found, (slice(None), cells.upsilon), by_cell)
-        return found
+        return _tied(by_cell, cells.upsilon, len(cells.upsilon_tied))
 
     def _by_cluster(self, attention: Array) -> Array:
         """Means over the images of each cluster, nan where there is no such area or image."""
         number = np.bincount(self.pairs.cluster, minlength=len(self.cells.area)).astype(float)
         means = self._sums(attention) / np.where(number > 0, number, np.nan)[:, None]
         return np.where(self.cells.phi >= 0, means, np.nan)
+
+
+def _tied(values: Array, index: Array, length: int) -> Array:
+    """Sums of values (R, n) that share an index (n,); shape (R, length)."""
+    found = np.zeros((length, len(values)))
+    np.add.at(found, index, values.T)
+    return found.T
 
 
 def _contrast(f: Array, other: Array, pairs: Pairs, objective: ContrastiveLearning) -> tuple[float, Array]:
