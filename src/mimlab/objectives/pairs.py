@@ -172,8 +172,8 @@ class PairsObjective:
 
     def _pooled(self, attention: Array) -> Array:
         """f, (D, J)."""
-        mean: Array = np.einsum("r,rdj->dj", self.share, attention)
-        return self.pairs.latent * mean
+        pooled: Array = self.pairs.latent * np.einsum("r,rdj->dj", self.share, attention)
+        return pooled
 
     def _phi_sums(self, values: Array) -> Array:
         """Sums over images and tied areas of values (R, D, J); shape (R, n_phi)."""
