@@ -66,7 +66,7 @@ class Cells:
     @cached_property
     def single(self) -> bool:
         """Whether each cell is an area, the same in every cluster."""
-        return np.array_equal(self.area, np.broadcast_to(np.arange(self.phi.shape[1]), self.area.shape))
+        return len(self.size) == self.phi.shape[1] and bool((self.area == np.arange(len(self.size))).all())
 
 
 @dataclass(frozen=True, eq=False)
