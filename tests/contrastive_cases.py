@@ -160,6 +160,3 @@ def close(found, expected) -> None:
 def close_slopes(found, expected) -> None:
     """Equal to the error of a difference quotient."""
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-11)
-
-
-# ---------------------------------------------------------------------------------------------------------

@@ -8,13 +8,9 @@ import dataclasses
 import math
 
 import numpy as np
-from hypothesis import settings
 
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.pairs import Cells, Pairs, PairsObjective
-
-few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
-fewer = settings(max_examples=8, deadline=None, derandomize=True, database=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +255,3 @@ def slope(function, step: float = 1e-3) -> float:
     near = function(step) - function(-step)
     far = function(2 * step) - function(-2 * step)
     return (8 * near - far) / (12 * step)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Problems.

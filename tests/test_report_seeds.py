@@ -72,7 +72,7 @@ def test_no_two_objectives_look_alike_or_lie_on_each_other(drawn):
         lines = [line for line in axes.lines if line.get_label() in NAMES]
         assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in lines}) == len(NAMES)
         at = np.sort([line.get_xdata()[0] for line in lines])
-        assert (np.diff(at) > 0.04).all()  # units of depth; a dot is that wide
+        assert (np.diff(at) > 0.05).all()
         assert all(np.round(line.get_xdata()).tolist() == [1, 2, 3, 4] for line in lines)
 
 

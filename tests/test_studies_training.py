@@ -228,7 +228,8 @@ FEATURES = ("knn", "linear", "chance")
 
 def test_features_are_asked_for_held_out_photographs_at_every_evaluation(collected, made):
     rows = [row for row in collected["evaluations"].to_pylist() if (row["run"], row["seed"]) == ("simmim", 1)]
-    crops = labelled_crops(SIMMIM.config(1, Path()), trained.PROBED)
+    config = SIMMIM.config(1, Path())
+    crops = labelled_crops(config.network.image_size, config.data.crop, trained.PROBED)
     assert [len(one.pixels) for one in crops] == [len(HELD_OUT) * trained.PROBED] * 2
     for row in rows:
         model = transformers.AutoModel.from_pretrained(

@@ -222,19 +222,30 @@ class DenseAttention:
         latent = torch.tensor(np.take_along_axis(batch.latent, area, axis=1), dtype=self.dtype)
         return self.features[torch.as_tensor(cluster), torch.as_tensor(area)].mul_(latent[..., None])
 
+    def pooled(self, Q: torch.Tensor, batch: MiniBatch) -> torch.Tensor:
+        """(1/P) Σ_p F_p over all rows, (images, d), of any Q, for autograd (theory, section 6)."""
+        _, on_visible, content = self._attend(*self._rows_of(Q, None), batch)
+        return (on_visible @ content).mean(dim=1)
+
+    def _attend(
+        self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Attention (images, rows, P), what of it is on visible patches (images, rows, n), and those (images, n, d)."""
+        visible = np.nonzero(~batch.mask)[1].reshape(len(batch), -1)
+        content = self._patches(batch, visible)
+        at = torch.as_tensor(visible)[:, None, :].expand(-1, len(queries), -1)
+        logits = upsilon.expand(len(batch), -1, -1).scatter_add(2, at, queries @ content.transpose(1, 2))
+        attention = torch.softmax(logits, dim=2)
+        return attention, attention.gather(2, at), content
+
     def _reconstruct(
         self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch, rows: Sequence[int] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention (images, rows, P) and losses (images, rows), as ``reconstruct``, for autograd."""
         images, chosen = len(batch), np.arange(self.world.patches) if rows is None else np.asarray(rows)
-        visible = np.nonzero(~batch.mask)[1].reshape(images, -1)
-        content = self._patches(batch, visible)
         target = self._patches(batch, np.broadcast_to(chosen, (images, len(chosen))))
-
-        at = torch.as_tensor(visible)[:, None, :].expand(-1, len(chosen), -1)
-        logits = upsilon.expand(images, -1, -1).scatter_add(2, at, queries @ content.transpose(1, 2))
-        attention = torch.softmax(logits, dim=2)
-        residual = torch.baddbmm(target, attention.gather(2, at), content, beta=-1)  # F - X
+        attention, on_visible, content = self._attend(queries, upsilon, batch)
+        residual = torch.baddbmm(target, on_visible, content, beta=-1)  # F - X
         masked = torch.as_tensor(batch.mask[:, chosen])
         return attention, 0.5 * torch.linalg.vecdot(residual, residual) * masked
 

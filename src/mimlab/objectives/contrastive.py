@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mimlab.objectives.masked import masked_patches
+from mimlab.objectives.masked import checked_ratio, masked_patches
 from mimlab.runs.checks import finite_number, whole_number
 from mimlab.runs.errors import InputError
 
@@ -39,13 +39,10 @@ class ContrastiveLearning:
     name: str = "contrastive"
 
     def __post_init__(self) -> None:
-        for name in ("mask_ratio", "temperature", "regulariser"):
+        object.__setattr__(self, "mask_ratio", checked_ratio(self.mask_ratio))
+        for name in ("temperature", "regulariser"):
             object.__setattr__(self, name, finite_number(f"objective.{name}", getattr(self, name)))
         object.__setattr__(self, "negatives", whole_number("objective.negatives", self.negatives))
-        if not 0 < self.mask_ratio < 1:
-            raise InputError(
-                f"objective: mask_ratio = {self.mask_ratio} masks none or all; give a number between 0 and 1."
-            )
         if self.temperature <= 0:
             raise InputError(f"objective: temperature = {self.temperature} must be positive.")
         if self.regulariser < 0:

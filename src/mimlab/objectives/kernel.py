@@ -153,13 +153,13 @@ def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Eval
     gA[..., own] = g_own
 
     pull = A * G[..., None] - gA  # A_j (G - g_j)
-    total_phi = _sums(weight @ (z * pull), draws.phi, Phi.shape[-1])
+    total_phi = sums_by_index(weight @ (z * pull), draws.phi, Phi.shape[-1])
     if draws.starts is None:
         per_cell = weight @ pull
     else:  # split a column's pull among its cells by their masses; an empty column pulls nothing
         rate = np.divide(pull, column, out=np.zeros_like(pull), where=column != 0)
         per_cell = ((weight[:, None] * rate)[..., draws.cell_column] * base).sum(axis=-2)
-    total_upsilon = _sums(per_cell, upsilon, Upsilon.shape[-1])
+    total_upsilon = sums_by_index(per_cell, upsilon, Upsilon.shape[-1])
     total_upsilon += ((weight * G / Z * hidden) @ draws.masked) * position
 
     unsolved, solved = z_squared * np.square(short), draws.solved
@@ -167,8 +167,8 @@ def _evaluate(draws: Draws, Phi: Array, Upsilon: Array, global_phi: int) -> Eval
     if merged is not None:
         merged_pull = _over_draws(weight * G * per_mass, merged.counts) * merged_feature
         merged_pull -= _over_draws(weight * np.square(per_mass), merged.pairs) * merged_square
-        total_phi += _sums(merged.z * merged_pull, merged.phi, Phi.shape[-1])
-        total_upsilon += _sums(merged_pull, merged.upsilon, Upsilon.shape[-1])
+        total_phi += sums_by_index(merged.z * merged_pull, merged.phi, Phi.shape[-1])
+        total_upsilon += sums_by_index(merged_pull, merged.upsilon, Upsilon.shape[-1])
         if (merged.phi == global_phi).any():
             mean = _over_draws(solved * per_mass, merged.counts)
             everywhere = everywhere + (mean * merged_feature) @ (merged.phi == global_phi)
@@ -189,7 +189,7 @@ def _over_draws(factor: Array, values: Array) -> Array:
     return np.asarray(np.add.reduce(factor, axis=-1, keepdims=True) * values[0])
 
 
-def _sums(values: Array, index: Array, length: int) -> Array:
+def sums_by_index(values: Array, index: Array, length: int) -> Array:
     """Sums of values (..., k) that share an index; shape (..., length)."""
     if values.ndim == 1:
         return np.bincount(index, values, minlength=length)

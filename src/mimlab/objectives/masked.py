@@ -35,12 +35,7 @@ class MaskedReconstruction:
     name: str = "masked"
 
     def __post_init__(self) -> None:
-        ratio = finite_number("objective.mask_ratio", self.mask_ratio)
-        object.__setattr__(self, "mask_ratio", ratio)
-        if not 0 < ratio < 1:
-            raise InputError(
-                f"objective: mask_ratio = {ratio} masks none or all; give a number between 0 and 1."
-            )
+        object.__setattr__(self, "mask_ratio", checked_ratio(self.mask_ratio))
         if self.name != "masked":
             raise InputError(f"objective: name = {self.name!r} is not known; the one objective is 'masked'.")
 
@@ -60,6 +55,14 @@ class MaskedReconstruction:
     def floor(self, patches: int, own_size: int, latent: Latent) -> float:
         """Infimum over Q of the row's loss L_p: half the hopeless images' mean squared latent (theory, section 3)."""
         return 0.5 * self.query_masked(patches) * self.hopeless(patches, own_size) * latent.moment(2)
+
+
+def checked_ratio(mask_ratio: object) -> float:
+    """γ as a float. Raises InputError where it does not lie strictly between 0 and 1."""
+    ratio = finite_number("objective.mask_ratio", mask_ratio)
+    if not 0 < ratio < 1:
+        raise InputError(f"objective: mask_ratio = {ratio} masks none or all; give a number between 0 and 1.")
+    return ratio
 
 
 def masked_patches(mask_ratio: float, patches: int) -> int:

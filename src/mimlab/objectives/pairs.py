@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from mimlab.objectives.contrastive import ContrastiveLearning
+from mimlab.objectives.kernel import sums_by_index
 
 Array = np.ndarray
 
@@ -180,7 +181,7 @@ class PairsObjective:
         cells = self.cells
         by_area = self._sums(values)
         known = cells.phi >= 0
-        return _tied(by_area[:, known], cells.phi[known], len(cells.phi_tied))
+        return sums_by_index(by_area[:, known], cells.phi[known], len(cells.phi_tied))
 
     def _sums(self, values: Array) -> Array:
         """Sums of values (R, D, J) over the images of each cluster; shape (R, K, J)."""
@@ -198,20 +199,13 @@ class PairsObjective:
             there = np.take_along_axis(pull[images], cells.area[pairs.cluster[images]], axis=1)
             by_cell += np.einsum("rdc,dc->rc", seen, there)
             by_cell -= np.einsum("rdc,rd->rc", seen + hidden, G[:, images])
-        return _tied(by_cell, cells.upsilon, len(cells.upsilon_tied))
+        return sums_by_index(by_cell, cells.upsilon, len(cells.upsilon_tied))
 
     def _by_cluster(self, attention: Array) -> Array:
         """Means over the images of each cluster, nan where there is no such area or image."""
         number = np.bincount(self.pairs.cluster, minlength=len(self.cells.area)).astype(float)
         means = self._sums(attention) / np.where(number > 0, number, np.nan)[:, None]
         return np.where(self.cells.phi >= 0, means, np.nan)
-
-
-def _tied(values: Array, index: Array, length: int) -> Array:
-    """Sums of values (R, n) that share an index (n,); shape (R, length)."""
-    found = np.zeros((length, len(values)))
-    np.add.at(found, index, values.T)
-    return found.T
 
 
 def _contrast(f: Array, other: Array, pairs: Pairs, objective: ContrastiveLearning) -> tuple[float, Array]:

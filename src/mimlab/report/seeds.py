@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 BY_DEPTH = ("nmi", "diversity", "distance_ratio")
 SHARES = ("PP", "FP")
-_SPREAD = 0.5
+_SPREAD = 0.6
 """Of a depth, for the runs beside each other."""
 _DASHES = ("-", (0, (3, 1.2)))
 """Of the first round of colours, and of the second."""

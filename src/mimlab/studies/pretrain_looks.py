@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,6 @@ class Looks:
         self._query = (config.network.grid // 2) * config.network.grid + config.network.grid // 2
         self._tell = tell or (lambda text: None)
         self._falls: Falls | None = None
-        self._probed: tuple[Labelled, Labelled] | None = None
 
     def __call__(self, step: int, objective: Objective) -> None:
         """Measure attention and outputs; where it is evaluated also what was learned."""
@@ -114,7 +114,8 @@ class Looks:
 
         found: dict[str, float] = {}
         if self.config.data.images is None and self.config.data.world is None:
-            found |= which_photograph(objective.encoder, *self._labelled())
+            crops = labelled_crops(self.config.network.image_size, self.config.data.crop, PROBED)
+            found |= which_photograph(objective.encoder, *crops)
         made = self._reconstructed(objective)
         if made is None:
             return found
@@ -129,11 +130,6 @@ class Looks:
         from mimlab.training.evaluation import reconstructed
 
         return reconstructed(objective, self._watching.batch, generator(0, "reconstruction"))
-
-    def _labelled(self) -> tuple[Labelled, Labelled]:
-        if self._probed is None:
-            self._probed = labelled_crops(self.config, PROBED)
-        return self._probed
 
     @property
     def empty(self) -> pa.Table:
@@ -222,8 +218,10 @@ class Looks:
         write_pretrain_page(self.folder, summary, log, statistics, figures)
 
 
-def labelled_crops(config: PretrainConfig, count: int) -> tuple[Labelled, Labelled]:
-    """So many crops of each half of the held-out photographs, known ones and asked ones; the same for every seed."""
+@lru_cache(maxsize=1)
+def labelled_crops(side: int, window: tuple[int, int], count: int) -> tuple[Labelled, Labelled]:
+    """So many crops of each half of the held-out photographs, known ones and asked ones, always the same; side and
+    window as `mimlab.training.evaluation.crops_of_halves` has them."""
     import numpy as np
     import torch
 
@@ -233,8 +231,7 @@ def labelled_crops(config: PretrainConfig, count: int) -> tuple[Labelled, Labell
     from mimlab.training.photographs import HELD_OUT
 
     photographs = [torch.from_numpy(np.array(open_image(one.path))).permute(2, 0, 1) for one in HELD_OUT]
-    draws, side = generator(0, "evaluation"), config.network.image_size
-    return crops_of_halves(photographs, side, count, draws, config.data.crop)
+    return crops_of_halves(photographs, side, count, generator(0, "evaluation"), window)
 
 
 def _eight_bits(crops: Tensor) -> NDArray[np.uint8]:

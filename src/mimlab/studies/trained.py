@@ -140,7 +140,7 @@ def _evaluated(home: Path, config: PretrainConfig) -> list[dict[str, Any]]:
         from mimlab.training.checkpoints import checkpoint_folder
         from mimlab.training.evaluation import which_photograph
 
-        crops = labelled_crops(config, PROBED)
+        crops = labelled_crops(config.network.image_size, config.data.crop, PROBED)
         for record in records:
             encoder, _ = load_directory(checkpoint_folder(home, record["step"]))
             record.update(which_photograph(encoder, *crops))

@@ -129,11 +129,12 @@ class FolderCrops:
         self.labels = folder_labels(self.folder, self.paths)
         self.images, self.classes = len(self.paths), max(self.labels) + 1
         if self.images < batch_size:
-            held = purpose == "held out"
+            key, use, flag = "images", f"a batch of {batch_size}", "--batch-size"
+            if purpose == "held out":
+                key, use, flag = "held_out", f"the {batch_size} crops that are watched", "--crops"
             raise InputError(
-                f"{'held_out' if held else 'images'}: {self.folder} holds {self.images}, too few for "
-                f"{f'the {batch_size} crops that are watched' if held else f'a batch of {batch_size}'}; give "
-                f"{'--crops' if held else '--batch-size'} {self.images} or less, or more images."
+                f"{key}: {self.folder} holds {self.images}, too few for {use}; give {flag} {self.images} or less, or "
+                "more images."
             )
 
     def batch(self, number: int) -> Batch:

@@ -86,8 +86,7 @@ def with_preset(name: str, given: Table) -> dict[str, Any]:
     """What was given, a mapping as TOML has it, laid over a preset for its objective.
 
     Steps that are given take the place of a preset's epochs, a share of warm-up that of its warm-up epochs, and the
-    other way round. Raises InputError for a preset
-    that is not known, and for `imagenet` without a folder of images.
+    other way round. Raises InputError for a preset that is not known, and for `imagenet` without a folder of images.
 
     >>> with_preset("laptop", {"objective": {"name": "mae"}, "training": {"steps": 10}})["training"]
     {'steps': 10, 'blr': 0.003}
