@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mimlab.claims import judge
-    from mimlab.objectives import MaskedReconstruction
+    from mimlab.objectives import ContrastiveLearning, MaskedReconstruction
     from mimlab.probing.capture import capture
     from mimlab.probing.layout import Layout
     from mimlab.runs import InputError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ContrastiveLearning",
     "InputError",
     "Latent",
     "Layout",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ContrastiveLearning": "mimlab.objectives",
     "InputError": "mimlab.runs",
     "Latent": "mimlab.world",
     "Layout": "mimlab.probing.layout",

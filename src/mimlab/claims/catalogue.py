@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mimlab.claims.claim import Claim, Evidence, Verdict
+from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS, AgreementEvidence, NetworkEvidence
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
@@ -18,6 +19,7 @@ from mimlab.claims.training import TRAINING_CLAIMS, TrainingEvidence
 
 CLAIMS: tuple[Claim[Any], ...] = (
     *ROW_CLAIMS,
+    *CONTRASTIVE_CLAIMS,
     *POINT_CLAIMS,
     *SURVEY_CLAIMS,
     *NETWORK_CLAIMS,
@@ -27,8 +29,8 @@ CLAIMS: tuple[Claim[Any], ...] = (
 
 
 def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
-    """Verdicts on one run, from its trajectory table and its summary; every claim that speaks of a row, for every
-    query, in order. An unfinished run is judged as far as it went.
+    """Verdicts on one run, from its trajectory table and its summary; every claim that speaks of a row under its objective,
+    for every query, in order. An unfinished run is judged as far as it went.
 
     >>> import mimlab
     >>> run = mimlab.simulate(mimlab.World(area_sizes=(40, 20, 20, 20)), engine="mean-field")
@@ -37,11 +39,12 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     """
     query = np.asarray(trajectory["query"])
     numbers = {name: np.asarray(trajectory[name].to_numpy(), dtype=float) for name in trajectory.column_names}
+    claims = CONTRASTIVE_CLAIMS if summary["objective"] == "contrastive" else ROW_CLAIMS
     verdicts = []
     for facts in summary["queries"]:
         here = query == facts["query"]
         evidence = RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts)
-        verdicts += [replace(verdict, query=facts["query"]) for verdict in _judged(ROW_CLAIMS, evidence)]
+        verdicts += [replace(verdict, query=facts["query"]) for verdict in _judged(claims, evidence)]
     return verdicts
 
 

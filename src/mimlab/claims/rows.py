@@ -38,7 +38,7 @@ class RowEvidence:
         """Half width of the 95% interval of a column: 0 for an engine without sampling error, nan where the error is
         not known, so that nothing is concluded from it."""
         error = self.columns[f"{name}_se"]
-        if self.summary["engine"] in EXACT:
+        if self.summary["engine"] in EXACT and self.summary["objective"] == "masked":
             return np.zeros(len(error))
         width: Array = SIGMAS * error
         return width

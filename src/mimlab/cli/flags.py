@@ -131,7 +131,13 @@ def _walk(
         default = getattr(built, key.name) if built not in (MISSING, None) else key.default
         words = paragraphs.get(key.name) or summary or text
         if key.table is not None:
-            yield from _walk(key.table, key.path, default, words, without)
+            known: set[tuple[str, ...]] = set()
+            for table in key.tables:
+                built_here = default if table is key.table else MISSING
+                for flag in _walk(table, key.path, built_here, words, without):
+                    if flag.key.path not in known:
+                        known.add(flag.key.path)
+                        yield flag
             continue
         flag = Flag(key, None if default is MISSING else default, words)
         first = said.setdefault(words, flag.name) if words else flag.name

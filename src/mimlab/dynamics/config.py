@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.checks import finite_number, whole_number
 from mimlab.runs.errors import InputError
@@ -34,7 +35,10 @@ class Dynamics:
     query
         "local", "global", "all" (one per class of interchangeable queries) or a patch index.
     stop_attention
-        A row is done when its attention on its own area reaches this (in (0, 1]; 1 is never reached).
+        A row is done when its attention on its own area, or with the contrastive objective on the global one, reaches
+        this (in (0, 1]; 1 is never reached).
+    start
+        Standard deviation of the entries of Q at the start; other than 0 for the contrastive objective only.
     """
 
     engine: str = "sampled"
@@ -44,6 +48,7 @@ class Dynamics:
     draws: int = 1024
     query: str | int = "local"
     stop_attention: float = 0.99
+    start: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("engine", self.engine, ENGINES)
@@ -79,6 +84,8 @@ class Dynamics:
             raise InputError(
                 f"dynamics: stop_attention = {self.stop_attention} exceeds 1; give a number in (0, 1]."
             )
+        if finite_number("dynamics.start", self.start) < 0:
+            raise InputError(f"dynamics: start = {self.start} must be at least 0.")
         query = self.query
         if not isinstance(query, str) or query.isdecimal():
             query = int(query) if isinstance(query, str) else query
@@ -100,14 +107,17 @@ class SimulationConfig:
     """
 
     world: World
-    objective: MaskedReconstruction = field(default_factory=MaskedReconstruction)
+    objective: MaskedReconstruction | ContrastiveLearning = field(default_factory=MaskedReconstruction)
     dynamics: Dynamics = field(default_factory=Dynamics)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, kind in (("world", World), ("objective", MaskedReconstruction), ("dynamics", Dynamics)):
+        kinds = {"world": World, "objective": MaskedReconstruction | ContrastiveLearning, "dynamics": Dynamics}
+        for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise InputError(f"{name} = {getattr(self, name)!r} must be a {kind.__name__}.")
+                raise InputError(f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}.")
+        if self.dynamics.start and isinstance(self.objective, MaskedReconstruction):
+            raise InputError("dynamics: start is for the contrastive objective; the masked one starts from Q = 0.")
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.enumerated import enumerated_draws
-from mimlab.dynamics.integrators import HALF, Path, Progress, descend, flow
+from mimlab.dynamics.integrators import HALF, Objective, Path, Progress, descend, flow
 from mimlab.dynamics.mean_field import mean_field_draws
 from mimlab.dynamics.phases import Phase, find_phases
 from mimlab.dynamics.sampled import join, merged_phis, sampled_replicates
+from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation, RowObjective
+from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
 from mimlab.world.row import Row, joint_cells, row_of
@@ -94,6 +96,10 @@ def run_rows(config: SimulationConfig, progress: Progress | None = None) -> list
         from mimlab.dynamics.dense_rows import run_dense
 
         return run_dense(config, layout, queries, progress)
+    if isinstance(config.objective, ContrastiveLearning):
+        from mimlab.dynamics.contrastive import run_contrastive
+
+        return run_contrastive(config, layout, queries, progress)
     rows = [row_of(layout, query, config.world.max_cells) for query in queries]
     runs = []
     for index, row in enumerate(rows):
@@ -122,9 +128,9 @@ def _part(progress: Progress | None, index: int, total: int) -> Progress | None:
 
 def _run_row(config: SimulationConfig, row: Row, beside: Path | None, progress: Progress | None) -> RowRun:
     """One row; ``beside``: run to that path's end and record at its times."""
-    latent, dynamics = config.world.latent, config.dynamics
-    masked = config.objective.masked(row.patches)
-    chance = config.objective.query_masked(row.patches)
+    latent, dynamics, reconstruction = config.world.latent, config.dynamics, config.objective
+    assert isinstance(reconstruction, MaskedReconstruction)
+    masked, chance = reconstruction.masked(row.patches), reconstruction.query_masked(row.patches)
     replicates = []
     if dynamics.engine == "enumerated":
         draws = enumerated_draws(row, latent, masked)
@@ -148,7 +154,7 @@ def _run_row(config: SimulationConfig, row: Row, beside: Path | None, progress: 
     if not replicates:
         return run
     others = [_replicate(config, RowObjective(row, parts, chance), path) for parts in replicates]
-    return _with_errors(run, others)
+    return with_errors(run, others)
 
 
 def integrate(
@@ -158,7 +164,22 @@ def integrate(
     progress: Progress | None = None,
 ) -> Path:
     """Follow a row's gradient from Q = 0 as the configuration says; see ``_run_row`` for ``beside``."""
-    dynamics, start = config.dynamics, np.zeros(objective.row.size)
+    ratio = objective.query_masked
+    horizon = HORIZON * objective.row.patches / (ratio * (1 - ratio) * config.world.latent.moment(4))
+    return follow(config, objective, np.zeros(objective.row.size), horizon, beside, progress)
+
+
+def follow(
+    config: SimulationConfig,
+    objective: Objective,
+    start: Array,
+    horizon: float,
+    beside: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Follow a gradient from a state as the configuration says, or to the end of another path and at its times.
+    horizon: of a flow whose time is not bounded by the configuration."""
+    dynamics = config.dynamics
     stop = (
         np.inf if beside is not None else dynamics.stop_attention if dynamics.stop_attention < 1 else np.inf
     )
@@ -170,29 +191,26 @@ def integrate(
         return flow(objective, start, float(beside.times[-1]), stop, beside.times, progress)
     if dynamics.learning_rate is not None and dynamics.steps is not None:
         horizon = dynamics.learning_rate * dynamics.steps
-    else:
-        ratio = objective.query_masked
-        horizon = HORIZON * objective.row.patches / (ratio * (1 - ratio) * config.world.latent.moment(4))
     return flow(objective, start, horizon, stop, None, progress)
 
 
 def _replicate(config: SimulationConfig, objective: RowObjective, path: Path) -> RowRun:
-    """A replicate's course at the recorded times of the whole, and on to its own half time where that comes later."""
-    own = integrate(config, objective, path)
+    """A replicate's course at the recorded times of the whole."""
+    own = half_timed(config, objective, integrate(config, objective, path), path)
+    return measured(objective.row, own, objective.evaluate(own.states), config.world.latent.mean)
+
+
+def half_timed(config: SimulationConfig, objective: Objective, own: Path, whole: Path) -> Path:
+    """A replicate's path, with its own half time also where that comes later than the end of the whole."""
     half_time = own.half_time
-    if half_time is None and path.half_time is not None and config.dynamics.integrator == "flow":
-        later = flow(objective, own.states[-1], float(path.times[-1]), HALF)
-        half_time = None if later.status != "stopped" else float(path.times[-1] + later.times[-1])
-    return measured(
-        objective.row,
-        replace(own, half_time=half_time),
-        objective.evaluate(own.states),
-        config.world.latent.mean,
-    )
+    if half_time is None and whole.half_time is not None and config.dynamics.integrator == "flow":
+        later = flow(objective, own.states[-1], float(whole.times[-1]), HALF)
+        half_time = None if later.status != "stopped" else float(whole.times[-1] + later.times[-1])
+    return replace(own, half_time=half_time)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of a run that flew apart
-def _with_errors(run: RowRun, replicates: Sequence[RowRun]) -> RowRun:
+def with_errors(run: RowRun, replicates: Sequence[RowRun]) -> RowRun:
     """Standard errors from the spread of the replicates."""
     scale = len(replicates) ** -0.5
     shortest = min(len(r.path.times) for r in replicates)

@@ -1,5 +1,6 @@
 """What is learned: loss, closed-form gradient and attention of one lumped row (theory, section 3)."""
 
+from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.masked import MaskedReconstruction
 
-__all__ = ["MaskedReconstruction"]
+__all__ = ["ContrastiveLearning", "MaskedReconstruction"]

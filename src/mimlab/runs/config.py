@@ -16,7 +16,7 @@ import tomli_w
 
 from mimlab.runs.errors import InputError
 from mimlab.runs.files import replacing
-from mimlab.runs.schema import Key, Mismatch, convert, describe, keys, nearest
+from mimlab.runs.schema import Key, Mismatch, convert, describe, keys, name_of, nearest
 
 T = TypeVar("T")
 
@@ -62,10 +62,24 @@ def _checked(
             given = ".".join((*path, name))
             raise InputError(f"{where}: there is no key {given}; the nearest is {nearest(name, root, path)}")
         if key.table is not None and isinstance(value, Mapping):
-            result[name] = _checked(key.table, value, where, root, key.path)
+            _refuse_of_others(key, value, where)
+            result[name] = _checked(key.table_of(value), value, where, root, key.path)
         else:
             result[name] = fit(key, value, f"{where}: {key}")
     return result
+
+
+def _refuse_of_others(key: Key, value: Mapping[str, object], where: str) -> None:
+    """Raises InputError for a key that the table's dataclass lacks and another of its union has."""
+    table = key.table_of(value)
+    known = {one.name for one in keys(table)}
+    for other in key.tables:
+        for one in keys(other, key.path):
+            if one.name in value and one.name not in known:
+                raise InputError(
+                    f"{where}: {one} is for {key} = {name_of(other)}, not for {name_of(table)}; leave it out, or give "
+                    f"{key}.name"
+                )
 
 
 def fit(key: Key, value: object, name: str) -> object:
@@ -85,7 +99,7 @@ def _make(cls: type[T], mapping: Mapping[str, object], where: str, path: tuple[s
             values[key.name] = {}  # its own checks say what the table needs
         value = values.get(key.name)
         if key.table is not None and isinstance(value, Mapping):
-            values[key.name] = _make(key.table, value, where, key.path)
+            values[key.name] = _make(key.table_of(value), value, where, key.path)
     return cls(**values)
 
 

@@ -15,7 +15,7 @@ from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin
 
 from mimlab.runs.config import fit
-from mimlab.runs.schema import Key, Mismatch, arms, convert, keys
+from mimlab.runs.schema import Key, Mismatch, arms, convert, keys, name_of
 
 
 def flag_name(key: Key) -> str:
@@ -60,6 +60,9 @@ def _write(config: object, path: tuple[str, ...]) -> list[str]:
         if value is None or value == key.default:
             continue
         if is_dataclass(value):
+            if type(value) is not key.table:
+                words += [flag_name(one) for one in keys(type(value), key.path) if one.name == "name"]
+                words.append(str(name_of(type(value))))
             words += _write(value, key.path)
         else:
             items = value if takes_several(key) else [value]

@@ -1,14 +1,14 @@
 """What a dataclass says of its keys: their paths, their types in words, and which values fit them.
 
 Types: int, float, str, bool, None, Literal, Path, tuples, unions of these, and dataclasses of these, nested
-to any depth. Numbers: a float takes an integer; an integer takes a float that is one (1e4), up to 2^53,
+to any depth. Of a union of dataclasses a mapping is the one whose default `name` it has, or the first. Numbers: a float takes an integer; an integer takes a float that is one (1e4), up to 2^53,
 where floats stop being exact; neither takes a boolean, and no float may be infinite or not a number.
 """
 
 import difflib
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -29,16 +29,26 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a configuration: path from the root, field, type, and the dataclass if it is a table."""
+    """A key of a configuration: path from the root, field, type, and, if it is a table, the dataclasses it may be."""
 
     path: tuple[str, ...]
     field: Field[Any]
     type: Any
-    table: type[Any] | None
+    tables: tuple[type[Any], ...]
 
     @property
     def name(self) -> str:
         return self.path[-1]
+
+    @property
+    def table(self) -> type[Any] | None:
+        """The dataclass if the key is a table; of several the first, which it is where nothing is said."""
+        return self.tables[0] if self.tables else None
+
+    def table_of(self, value: Mapping[str, object]) -> type[Any]:
+        """The dataclass that a mapping is for."""
+        named = (table for table in self.tables if value.get("name", MISSING) == name_of(table))
+        return next(named, self.tables[0])
 
     @property
     def default(self) -> Any:
@@ -57,15 +67,22 @@ def keys(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
     for field in fields(cls):
         if field.init:
             hint = hints[field.name]
-            yield Key((*path, field.name), field, hint, _table(hint))
+            yield Key((*path, field.name), field, hint, _tables(hint))
 
 
 def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
-    """Every key of a table and of the tables in it."""
+    """Every key of a table and of the tables in it; what several dataclasses of a union have once."""
     for key in keys(cls, path):
         yield key
-        if key.table is not None:
-            yield from walk(key.table, key.path)
+        known = {}
+        for table in key.tables:
+            known |= {one.path: one for one in walk(table, key.path) if one.path not in known}
+        yield from known.values()
+
+
+def name_of(table: type) -> object:
+    """What `name` has in a dataclass that is not told otherwise."""
+    return next((key.default for key in keys(table) if key.name == "name"), None)
 
 
 def nearest(name: str, root: type, path: tuple[str, ...] = ()) -> Key:
@@ -101,9 +118,9 @@ def arms(hint: Any) -> tuple[Any, ...]:
     return tuple(member for member in members if member is not type(None))
 
 
-def _table(hint: Any) -> type[Any] | None:
-    """The dataclass that a type names, alone or in a union."""
-    return next((arm for arm in arms(hint) if isinstance(arm, type) and is_dataclass(arm)), None)
+def _tables(hint: Any) -> tuple[type[Any], ...]:
+    """The dataclasses that a type names."""
+    return tuple(arm for arm in arms(hint) if isinstance(arm, type) and is_dataclass(arm))
 
 
 def _describe_arm(arm: Any) -> str:

@@ -18,8 +18,9 @@ from mimlab.dynamics.config import Dynamics, SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.dynamics.rows import RowRun, run_rows
 from mimlab.dynamics.tables import attention_map, correlations_table, nearest_record, trajectory_table
+from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.masked import MaskedReconstruction
-from mimlab.runs import InputError, RunDirectory, write_toml
+from mimlab.runs import InputError, RunDirectory, to_mapping, write_toml
 from mimlab.world.gap import patch_gap, predicted_half_time, predicted_phi_global
 from mimlab.world.partition import Layout
 from mimlab.world.world import World
@@ -51,7 +52,7 @@ class Simulation:
 
 def simulate(
     world: World,
-    objective: MaskedReconstruction | None = None,
+    objective: MaskedReconstruction | ContrastiveLearning | None = None,
     *,
     engine: str = "sampled",
     integrator: str = "flow",
@@ -60,6 +61,7 @@ def simulate(
     draws: int = 1024,
     query: str | int = "local",
     stop_attention: float = 0.99,
+    start: float = 0.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Simulation:
@@ -72,7 +74,7 @@ def simulate(
     >>> run.summary["status"]
     'stopped'
     """
-    dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention)
+    dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start)
     return simulate_config(
         SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed), progress
     )
@@ -228,7 +230,8 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
         "area_sizes": [list(run) for run in config.world.runs],
         "global_exponent": facts.global_exponent,
         "local_exponent": facts.local_exponent,
-        "mask_ratio": config.objective.mask_ratio,
+        "objective": config.objective.name,
+        **{key: value for key, value in to_mapping(config.objective).items() if key != "name"},
         "latent": list(config.world.latent.support),
         "latent_mean": config.world.latent.mean,
         "warnings": list(config.world.warnings),
@@ -242,21 +245,23 @@ def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
     global_size, own_size, area = config.world.runs[0][0], view.own_size, int(view.area_index[view.own])
     half, local = run.path.half_time, area != 0
     phi = None if half is None else float(np.interp(half, run.path.times, run.measures["phi_global"]))
-    floor = sum(v.share * config.objective.floor(patches, v.own_size, config.world.latent) for v in row.views)
+    reconstruction = config.objective if isinstance(config.objective, MaskedReconstruction) else None
     return {
         "query": row.query,
         "area": area,
         "area_size": own_size,
         "status": run.path.status,
         "patch_gap": patch_gap(patches, global_size, own_size) if local else None,
-        "loss_floor": floor,
-        "hopeless": sum(v.share * config.objective.hopeless(patches, v.own_size) for v in row.views),
+        "loss_floor": reconstruction
+        and sum(v.share * reconstruction.floor(patches, v.own_size, config.world.latent) for v in row.views),
+        "hopeless": reconstruction
+        and sum(v.share * reconstruction.hopeless(patches, v.own_size) for v in row.views),
         "half_time": half,
         "half_time_se": run.half_time_se,
-        "predicted_half_time": predicted_half_time(patches, own_size, ratio),
+        "predicted_half_time": reconstruction and predicted_half_time(patches, own_size, ratio),
         "phi_global_at_half": phi,
         "predicted_phi_global_at_half": predicted_phi_global(patches, global_size, own_size, ratio)
-        if local
+        if local and reconstruction
         else None,
         "phi_global_at_half_over_log_patches": None if phi is None else phi / float(np.log(patches)),
     }
