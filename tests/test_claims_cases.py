@@ -6,7 +6,6 @@ networks have theirs in test_claims_networks.py.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from mimlab import Latent, MaskedReconstruction, World, simulate
 from mimlab.claims import judge_points, judge_survey
 from mimlab.claims.catalogue import CLAIMS
+from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS
 from mimlab.claims.surveys import SurveyEvidence
 from mimlab.claims.training import TRAINING_CLAIMS
@@ -22,7 +22,8 @@ from mimlab.studies.scaling import evidence_of, point_of, run_scale
 from mimlab.studies.single import Simulation
 from mimlab.studies.survey import survey_record
 
-Records = list[Mapping[str, Any]]
+from .claim_case import Case, Records, cases, check, check_all, name_of
+
 EXACT = {"engine": "mean-field"}
 FEW = {"draws": 64}
 ONE = Latent(low=1.0, high=1.0)
@@ -170,21 +171,6 @@ def gaps(latents: tuple[float, ...]) -> Records:
         world = World(10_000, exponent, 0.3, latent=Latent(low=z, high=z))
         records.append(survey_record(simulate(world, stop_attention=0.5, **EXACT), "a world"))
     return [v.as_dict() for v in judge_survey(SurveyEvidence(records, 0.75))]
-
-
-@dataclass(frozen=True)
-class Case:
-    claim: str
-    verdict: str
-    why: str
-    evidence: Callable[[], Records]
-
-
-def cases(
-    claim: str, *, holds: tuple[str, Any], fails: tuple[str, Any], inconclusive: tuple[str, Any]
-) -> list[Case]:
-    named = {"holds": holds, "fails": fails, "inconclusive": inconclusive}
-    return [Case(claim, verdict, why, evidence) for verdict, (why, evidence) in named.items()]
 
 
 def on(name: str) -> Callable[[], Records]:
@@ -380,19 +366,16 @@ CASES = [
 
 
 def test_no_claim_lacks_a_case():
-    elsewhere = (*NETWORK_CLAIMS, *AGREEMENT_CLAIMS, *TRAINING_CLAIMS)  # in the tests of each
+    elsewhere = (
+        *CONTRASTIVE_CLAIMS,
+        *NETWORK_CLAIMS,
+        *AGREEMENT_CLAIMS,
+        *TRAINING_CLAIMS,
+    )  # in the tests of each
     theory = [claim for claim in CLAIMS if claim not in elsewhere]
-    for claim in theory:
-        assert [c.verdict for c in CASES if c.claim == claim.name] == ["holds", "fails", "inconclusive"], (
-            claim
-        )
-    assert {case.claim for case in CASES} == {claim.name for claim in theory}
+    check_all(CASES, theory)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.claim}-{case.verdict}")
+@pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_case(case: Case):
-    found = [record for record in case.evidence() if record["claim"] == case.claim]
-    assert len(found) == 1, "the claim does not speak of this evidence"
-    (record,) = found
-    seen = f"{record['value']} in [{record['low']}, {record['high']}], threshold {record['threshold']}"
-    assert record["verdict"] == case.verdict, f"{seen}: {record['evidence']}; expected as {case.why}"
+    check(case)

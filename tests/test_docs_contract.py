@@ -62,6 +62,9 @@ def leaves(cls: type, path: tuple[str, ...] = (), built: Any = MISSING) -> list[
             found.append((key, None if default is MISSING else default))
         else:
             found += leaves(key.table, key.path, default)
+            for other in key.tables[1:]:  # what only another kind of the table has
+                known = {str(one) for one, _ in found}
+                found += [(one, value) for one, value in leaves(other, key.path) if str(one) not in known]
     return found
 
 

@@ -46,13 +46,17 @@ def test_the_name_says_which_and_all_ways_lead_back(mapping, made):
     words = write_flags(drawing)
     given = dict(zip(words[::2], words[1::2], strict=True))
     assert ("--shape" in given) == isinstance(made, Box)
-    numbers = {key.lstrip("-").removeprefix("shape-"): value for key, value in given.items() if key != "--shape"}
+    numbers = {
+        key.lstrip("-").removeprefix("shape-"): value for key, value in given.items() if key != "--shape"
+    }
     typed = {name: float(value) for name, value in numbers.items()}
     assert build(Drawing, {"shape": {"name": given.get("--shape", "circle"), **typed}}) == drawing
 
 
 def test_a_key_of_another_kind_is_refused_by_name():
-    with pytest.raises(InputError, match=r"shape\.width is for shape = box, not for circle; leave it out, or give"):
+    with pytest.raises(
+        InputError, match=r"shape\.width is for shape = box, not for circle; leave it out, or give"
+    ):
         build(Drawing, {"shape": {"width": 2.0}})
     with pytest.raises(InputError, match=r"there is no key shape\.height; the nearest is"):
         check(Drawing, {"shape": {"name": "box", "height": 2.0}})

@@ -29,8 +29,8 @@ CLAIMS: tuple[Claim[Any], ...] = (
 
 
 def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
-    """Verdicts on one run, from its trajectory table and its summary; every claim that speaks of a row under its objective,
-    for every query, in order. An unfinished run is judged as far as it went.
+    """Verdicts on one run, from its trajectory table and its summary; every claim that speaks of a row under its
+    objective, for every query, in order. An unfinished run is judged as far as it went.
 
     >>> import mimlab
     >>> run = mimlab.simulate(mimlab.World(area_sizes=(40, 20, 20, 20)), engine="mean-field")

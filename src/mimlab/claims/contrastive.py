@@ -9,7 +9,9 @@ from mimlab.claims.rows import PAPER, RowEvidence
 def _ends_at(column: str, row: RowEvidence, words: str) -> Measurement:
     value, width = row.final(column)
     start = float(row.columns[column][0])
-    told = f"attention on {words}: {start:.3g} at the start, {value:.4g} at time {row.columns['time'][-1]:.3g}"
+    told = (
+        f"attention on {words}: {start:.3g} at the start, {value:.4g} at time {row.columns['time'][-1]:.3g}"
+    )
     return Measurement(value, value - width, value + width, told)
 
 
@@ -30,8 +32,8 @@ CONTRASTIVE_CLAIMS: tuple[Claim[RowEvidence], ...] = (
         Threshold(low=0.9),
         _global,
         "≥ 0.9",
-        "Nearly all; a row that shares its attention between two areas, as where the contrast is lost, stays below. A run "
-        "is judged as far as it went.",
+        "Nearly all; a row that shares its attention between two areas, as where the contrast is lost, stays below. "
+        "A run is judged as far as it went.",
     ),
     Claim(
         "contrastive training leaves the own area",

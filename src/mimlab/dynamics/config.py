@@ -112,12 +112,20 @@ class SimulationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        kinds = {"world": World, "objective": MaskedReconstruction | ContrastiveLearning, "dynamics": Dynamics}
+        kinds = {
+            "world": World,
+            "objective": MaskedReconstruction | ContrastiveLearning,
+            "dynamics": Dynamics,
+        }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise InputError(f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}.")
+                raise InputError(
+                    f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}."
+                )
         if self.dynamics.start and isinstance(self.objective, MaskedReconstruction):
-            raise InputError("dynamics: start is for the contrastive objective; the masked one starts from Q = 0.")
+            raise InputError(
+                "dynamics: start is for the contrastive objective; the masked one starts from Q = 0."
+            )
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Path, Progress
-from mimlab.dynamics.rows import HORIZON, RowRun, follow, half_timed, measured, with_errors
+from mimlab.dynamics.phases import find_phases
+from mimlab.dynamics.rows import HORIZON, RowRun, first_half, follow, half_timed, measured, with_errors
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation
 from mimlab.objectives.pairs import Cells, Pairs, PairsObjective
@@ -132,6 +133,8 @@ def run_contrastive(
         )
     apart = dynamics.start > 0
     classes = ROWS_APART if apart else 1
+    if apart and dynamics.query == "all":
+        queries = one_of_each_class(layout.patches)
     _check_size(layout, classes, dynamics.draws, apart)
     cells = cells_of(layout, config.world.max_cells, apart)
     lump = unlumped_row if apart else partial(row_of, max_cells=config.world.max_cells)
@@ -167,9 +170,14 @@ def run_contrastive(
         ]
 
     replicates = [courses(part, own) for part, own in zip(parts, paths, strict=True)]
-    return [
-        with_errors(run, others) for run, *others in zip(courses(whole, path), *replicates, strict=True)
-    ]
+    return [with_errors(run, others) for run, *others in zip(courses(whole, path), *replicates, strict=True)]
+
+
+def one_of_each_class(patches: int) -> list[int]:
+    """A position of every class of rows that starts apart, spread over all; position p is of class p mod ROWS_APART."""
+    each = -(-patches // ROWS_APART)  # positions of a class, the last one of some missing
+    places = (place + ROWS_APART * (place * each // ROWS_APART) for place in range(min(ROWS_APART, patches)))
+    return [place if place < patches else place - ROWS_APART for place in places]
 
 
 def joined(sets: Sequence[Pairs]) -> Pairs:
@@ -188,12 +196,15 @@ def _check_size(layout: Layout, classes: int, draws: int, apart: bool) -> None:
     unknowns = classes * areas * (layout.clusters + 1) if apart else 0
     if unknowns > MOST_UNKNOWNS or classes * draws * areas > LARGEST:
         raise InputError(
-            f"dynamics: contrastive learning would follow {classes} classes of rows over {draws} draws x {areas} areas, "
-            f"more than {LARGEST:.0e} numbers or {MOST_UNKNOWNS} unknowns; give fewer patches or draws, or start = 0."
+            f"dynamics: contrastive learning would follow {classes} classes of rows over {draws} draws x {areas} "
+            f"areas, more than {LARGEST:.0e} numbers or {MOST_UNKNOWNS} unknowns; "
+            "give fewer patches or draws, or start = 0."
         )
 
 
-def _course(row: Row, path: Path, found: Courses, unknowns: Array, layout: Layout, mean_latent: float) -> RowRun:
+def _course(
+    row: Row, path: Path, found: Courses, unknowns: Array, layout: Layout, mean_latent: float
+) -> RowRun:
     """The course of one query, its unknowns as the tables have them."""
     classes = found.attention.shape[1]
     place = row.query % classes
@@ -207,7 +218,10 @@ def _course(row: Row, path: Path, found: Courses, unknowns: Array, layout: Layou
         np.nanmean(attention[:, np.arange(len(own)), own], axis=1),
         np.nanmean(attention[:, :, 0], axis=1),
     )
-    return measured(row, replace(path, states=states), evaluated, mean_latent)
+    half_time = path.half_time if classes == 1 else first_half(path.times, evaluated.attention_global)
+    run = measured(row, replace(path, states=states, half_time=half_time), evaluated, mean_latent)
+    Phi_global = run.measures["phi_global"]  # what is learned, by every row
+    return replace(run, phases=find_phases(row.query, path.times, Phi_global, Phi_global, is_global=True))
 
 
 def _unknowns(row: Row, cells: Cells, layout: Layout, max_cells: int) -> Array:

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
-from mimlab.dynamics.integrators import HALF, RECORDS, Path, Progress
-from mimlab.dynamics.rows import RowRun, measured
+from mimlab.dynamics.integrators import RECORDS, Path, Progress
+from mimlab.dynamics.rows import RowRun, first_half, measured
 from mimlab.objectives.kernel import Evaluation
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
@@ -78,7 +78,7 @@ def run_dense(
         )
         path = Path(learning_rate * index, states, index, run.status, None)
         one = measured(row, path, evaluated, config.world.latent.mean)
-        half_time = _first_half(path.times, one.measures["attention_own"])
+        half_time = first_half(path.times, one.measures["attention_own"])
         result.append(replace(one, path=replace(path, half_time=half_time)))
     return result
 
@@ -87,14 +87,3 @@ def _state(Phi: Array, Upsilon: Array, query: int) -> Array:
     """(clusters, areas) and (P,) as the state of an unlumped row: Phi of each area, then Upsilon of the query's own
     position and of every position."""
     return np.concatenate([Phi[~np.isnan(Phi)], Upsilon[[query]], Upsilon])
-
-
-def _first_half(times: Array, attention: Array) -> float | None:
-    reached = np.flatnonzero(attention >= HALF)
-    if not len(reached):
-        return None
-    after = int(reached[0])
-    if after == 0:
-        return 0.0
-    share = (HALF - attention[after - 1]) / (attention[after] - attention[after - 1])
-    return float(times[after - 1] + share * (times[after] - times[after - 1]))

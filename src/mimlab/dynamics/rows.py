@@ -92,14 +92,14 @@ def run_rows(config: SimulationConfig, progress: Progress | None = None) -> list
     """
     layout = config.world.layout(config.seed)
     queries = queries_of(layout, config.dynamics.query, config.world.max_cells)
-    if config.dynamics.engine == "dense":
-        from mimlab.dynamics.dense_rows import run_dense
-
-        return run_dense(config, layout, queries, progress)
     if isinstance(config.objective, ContrastiveLearning):
         from mimlab.dynamics.contrastive import run_contrastive
 
         return run_contrastive(config, layout, queries, progress)
+    if config.dynamics.engine == "dense":
+        from mimlab.dynamics.dense_rows import run_dense
+
+        return run_dense(config, layout, queries, progress)
     rows = [row_of(layout, query, config.world.max_cells) for query in queries]
     runs = []
     for index, row in enumerate(rows):
@@ -192,6 +192,18 @@ def follow(
     if dynamics.learning_rate is not None and dynamics.steps is not None:
         horizon = dynamics.learning_rate * dynamics.steps
     return flow(objective, start, horizon, stop, None, progress)
+
+
+def first_half(times: Array, attention: Array) -> float | None:
+    """When attention is first a half, linear between recorded times; None where it never is."""
+    reached = np.flatnonzero(attention >= HALF)
+    if not len(reached):
+        return None
+    after = int(reached[0])
+    if after == 0:
+        return float(times[0])
+    share = (HALF - attention[after - 1]) / (attention[after] - attention[after - 1])
+    return float(times[after - 1] + share * (times[after] - times[after - 1]))
 
 
 def _replicate(config: SimulationConfig, objective: RowObjective, path: Path) -> RowRun:

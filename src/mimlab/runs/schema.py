@@ -1,8 +1,9 @@
 """What a dataclass says of its keys: their paths, their types in words, and which values fit them.
 
-Types: int, float, str, bool, None, Literal, Path, tuples, unions of these, and dataclasses of these, nested
-to any depth. Of a union of dataclasses a mapping is the one whose default `name` it has, or the first. Numbers: a float takes an integer; an integer takes a float that is one (1e4), up to 2^53,
-where floats stop being exact; neither takes a boolean, and no float may be infinite or not a number.
+Types: int, float, str, bool, None, Literal, Path, tuples, unions of these, and dataclasses of these, nested to any
+depth. Of a union of dataclasses a mapping is the one whose default `name` it has, or the first. Numbers: a float takes
+an integer; an integer takes a float that is one (1e4), up to 2^53, where floats stop being exact; neither takes a
+boolean, and no float may be infinite or not a number.
 """
 
 import difflib
