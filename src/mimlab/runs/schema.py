@@ -75,7 +75,7 @@ def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
     """Every key of a table and of the tables in it; what several dataclasses of a union have once."""
     for key in keys(cls, path):
         yield key
-        known = {}
+        known: dict[tuple[str, ...], Key] = {}
         for table in key.tables:
             known |= {one.path: one for one in walk(table, key.path) if one.path not in known}
         yield from known.values()
