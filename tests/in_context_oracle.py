@@ -77,7 +77,7 @@ def loss(task: Task, image: Image, p: int, phi: Array, upsilon: Array) -> float:
 
 
 def velocity(task: Task, image: Image, p: int, phi: Array, upsilon: Array) -> tuple[Array, Array]:
-    """-∂L_p/∂Φ, -∂L_p/∂Υ by the closed form: with B_v = Σ_{j shows v} z_j A_j the content along token v, a the area of p,
+    """-∂L_p/∂Φ, -∂L_p/∂Υ by the closed form. With a the area of p and B_v = Σ_{j shows v} z_j A_j,
 
     g_j = z_j (B_{t_j} - 1[t_j = t_a] z_a),  G = Σ_j A_j g_j
     -∂L_p/∂Υ_q = 1{p∈M} attn_q (G - g_q), g_q = 0 where q is masked
@@ -135,7 +135,7 @@ def half_time_of_pairs(tokens: int, ratio: float, steps_a_unit: int = 50) -> flo
     """Time to half attention on the source, by Euler's method on the reduced dynamics of pairs (C = 2) for a vocabulary
     so large that no two areas show one token, z = 1, other copies visible or masked at their mean number.
 
-    Tied: Υ of the source, of the other contexts, of the other copies, of the query itself, and one Φ that does not move.
+    Tied: Υ of the source, of the other contexts, of the other copies, of the query itself; Φ does not move.
     """
     P, others = 2 * tokens, tokens - 1
     visible = (tokens - round(ratio * tokens)) / others  # of the other copies, given that the query is masked

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mimlab.objectives.contrastive import ContrastiveLearning
+from mimlab.objectives.in_context import InContextLearning
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.checks import finite_number, whole_number
 from mimlab.runs.errors import InputError
@@ -14,6 +15,7 @@ from mimlab.world.world import World
 ENGINES = ("enumerated", "sampled", "mean-field", "dense")
 INTEGRATORS = ("flow", "descent")
 QUERIES = ("local", "global", "all")
+Objective = MaskedReconstruction | ContrastiveLearning | InContextLearning
 FEWEST_DRAWS = 64
 MOST_STEPS, LONGEST_TIME = 10**15, 1e300
 
@@ -107,25 +109,30 @@ class SimulationConfig:
     """
 
     world: World
-    objective: MaskedReconstruction | ContrastiveLearning = field(default_factory=MaskedReconstruction)
+    objective: Objective = field(default_factory=MaskedReconstruction)
     dynamics: Dynamics = field(default_factory=Dynamics)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        kinds = {
-            "world": World,
-            "objective": MaskedReconstruction | ContrastiveLearning,
-            "dynamics": Dynamics,
-        }
+        kinds = {"world": World, "objective": Objective, "dynamics": Dynamics}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise InputError(
                     f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}."
                 )
-        if self.dynamics.start and isinstance(self.objective, MaskedReconstruction):
-            raise InputError(
-                "dynamics: start is for the contrastive objective; the masked one starts from Q = 0."
-            )
+        if self.dynamics.start and not isinstance(self.objective, ContrastiveLearning):
+            raise InputError("dynamics: start is for the contrastive objective; others start from Q = 0.")
+        if isinstance(self.objective, InContextLearning):
+            if self.dynamics.engine != "dense":
+                raise InputError(
+                    f"dynamics: engine = {self.dynamics.engine} does not take objective = in-context, whose tokens are "
+                    "drawn image by image; use engine = dense, integrator = descent, learning_rate and steps."
+                )
+            if self.world.clusters > 1:
+                raise InputError(
+                    f"world: clusters = {self.world.clusters}, but objective = in-context has tokens that all images "
+                    "share; give clusters = 1."
+                )
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 
 

@@ -9,8 +9,6 @@ Exact up to sampling: each step draws fresh images, so Q carries the noise of st
 less the smaller the learning rate and the larger the batch. Loss and attention are means over fixed
 evaluation images and have their error, too. Misuse: where the learning rate is not small, the run is no
 gradient flow; rows that were not trained keep Phi = Upsilon = 0.
-
-Only this module imports torch, and it is imported only when the engine is asked for.
 """
 
 from __future__ import annotations
@@ -56,6 +54,7 @@ class DenseWorld:
     area_of: NDArray[np.int64]
     latent: LatentLaw
     masked: int
+    context = np.empty(0, dtype=np.int64)  # patches that are never masked
 
     def __post_init__(self) -> None:
         table = np.asarray(self.area_of)
@@ -93,7 +92,15 @@ class DenseWorld:
     @property
     def space(self) -> int:
         """d = P + number of features: the least dimension in which all of them are orthogonal."""
-        return self.patches + int(self.areas.sum())
+        return self.patches + int(self.features.sum())
+
+    @property
+    def features(self) -> NDArray[np.int64]:
+        """Features of each cluster, one an area; shape (clusters,)."""
+        return self.areas
+
+    def tokens(self, generator: np.random.Generator, images: int) -> NDArray[np.int64] | None:
+        """The feature that each area shows, (images, areas); None where that is its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +115,7 @@ class MiniBatch:
     latent: Array  # (images, most areas of a cluster)
     mask: NDArray[np.bool_]  # (images, P), True where masked, in as many places in each image
     weight: float = 1.0
+    token: NDArray[np.int64] | None = None  # (images, areas) feature that each area shows; None: its own
 
     def __len__(self) -> int:
         return len(self.cluster)
@@ -116,7 +124,8 @@ class MiniBatch:
         """The same, a few images at a time."""
         for start in range(0, len(self), images):
             part = slice(start, start + images)
-            yield MiniBatch(self.cluster[part], self.latent[part], self.mask[part], self.weight)
+            token = None if self.token is None else self.token[part]
+            yield MiniBatch(self.cluster[part], self.latent[part], self.mask[part], self.weight, token)
 
 
 def draw(
@@ -126,12 +135,14 @@ def draw(
     cluster = generator.integers(world.clusters, size=images)
     latent = world.latent.sample(generator, (images, int(world.areas.max())))
     order = generator.random((images, world.patches))
+    order[:, world.context] = 2.0
     if hidden is not None:
         order[:, hidden] = -1.0
     first = np.argpartition(order, world.masked - 1, axis=1)[:, : world.masked]
     mask = np.zeros(order.shape, dtype=bool)
     np.put_along_axis(mask, first, True, axis=1)
-    return MiniBatch(cluster, latent, mask, 1.0 if hidden is None else world.masked / world.patches)
+    weight = 1.0 if hidden is None else world.masked / (world.patches - len(world.context))
+    return MiniBatch(cluster, latent, mask, weight, world.tokens(generator, images))
 
 
 def orthonormal(size: int, basis: str, seed: Seed) -> Array:
@@ -161,8 +172,8 @@ class DenseAttention:
         self.world = world
         self.dtype = getattr(torch, dtype)
         axes = orthonormal(world.space, basis, seed)
-        features = np.zeros((world.clusters, int(world.areas.max()), world.space))
-        features[np.arange(features.shape[1]) < world.areas[:, None]] = axes[world.patches :]
+        features = np.zeros((world.clusters, int(world.features.max()), world.space))
+        features[np.arange(features.shape[1]) < world.features[:, None]] = axes[world.patches :]
         self.positions = torch.tensor(axes[: world.patches], dtype=self.dtype)
         self.features = torch.tensor(features, dtype=self.dtype)
         self.Q = torch.zeros(world.space, world.space, dtype=self.dtype)
@@ -203,7 +214,7 @@ class DenseAttention:
         """Phi (rows, clusters, most areas), NaN where a cluster has fewer, and Upsilon (rows, P), from Q."""
         queries, upsilon = self._rows_of(self.Q, rows)
         phi = torch.einsum("rd,kjd->rkj", queries, self.features).double().numpy()
-        missing = np.arange(phi.shape[2]) >= self.world.areas[:, None]
+        missing = np.arange(phi.shape[2]) >= self.world.features[:, None]
         return np.where(missing, nan, phi), upsilon.double().numpy()
 
     def _rows_of(self, Q: torch.Tensor, rows: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,7 +231,8 @@ class DenseAttention:
         cluster = batch.cluster[:, None]
         area = self.world.area_of[cluster, where]
         latent = torch.tensor(np.take_along_axis(batch.latent, area, axis=1), dtype=self.dtype)
-        return self.features[torch.as_tensor(cluster), torch.as_tensor(area)].mul_(latent[..., None])
+        shown = area if batch.token is None else np.take_along_axis(batch.token, area, axis=1)
+        return self.features[torch.as_tensor(cluster), torch.as_tensor(shown)].mul_(latent[..., None])
 
     def pooled(self, Q: torch.Tensor, batch: MiniBatch) -> torch.Tensor:
         """(1/P) Σ_p F_p over all rows, (images, d), of any Q, for autograd (theory, section 6)."""
@@ -301,6 +313,7 @@ class DenseRun:
     rows: tuple[int, ...]
     records: tuple[DenseRecord, ...]
     status: str
+    correlations: tuple[Array, Array]  # at the end, of every row: (P, clusters, most areas), (P, P)
 
 
 def train_dense(
@@ -372,12 +385,12 @@ def train_dense(
         images = draw(world, generator, batch, trained[0] if trained and conditional else None)
         loss = model.descend(images, learning_rate, trained)
         if not isfinite(loss) or (step in due and not bool(torch.isfinite(model.Q).all())):
-            return DenseRun(observed, tuple(records), "diverged")
+            return DenseRun(observed, tuple(records), "diverged", model.correlations())
         if step in due:
             records.append(look(step))
             if stop is not None and stop(records[-1]):
-                return DenseRun(observed, tuple(records), "stopped")
-    return DenseRun(observed, tuple(records), "finished")
+                return DenseRun(observed, tuple(records), "stopped", model.correlations())
+    return DenseRun(observed, tuple(records), "finished", model.correlations())
 
 
 def _positions(world: DenseWorld, name: str, rows: Sequence[int]) -> tuple[int, ...]:

@@ -7,7 +7,9 @@ carry sampling noise that no standard error is stated for; compare over several 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
 from mimlab.world.row import unlumped_row
 
+if TYPE_CHECKING:
+    from mimlab.dynamics.dense import DenseRecord, DenseRun
+
 Array = np.ndarray
 
 LARGEST = 4096  # patches: P x P attention in float64 takes 128 MB an image beyond
@@ -29,44 +34,73 @@ def run_dense(
 ) -> list[RowRun]:
     """Train the network and read off the rows of ``queries``. Raises InputError where P is too large or torch is
     missing."""
+    check_dense(layout)
+    from mimlab.dynamics.dense import DenseWorld, train_dense
+
+    dynamics = config.dynamics
+    assert dynamics.learning_rate is not None and dynamics.steps is not None
+    labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
+    world = DenseWorld(labels, config.world.latent, config.objective.masked(layout.patches))
+    run = train_dense(
+        world,
+        learning_rate=dynamics.learning_rate,
+        steps=dynamics.steps,
+        batch=dynamics.draws,
+        seed=config.seed,
+        observe=queries,
+        record=recorded(dynamics.steps),
+        stop=stopping(config, progress),
+    )
+    return rows_of(config, layout, run, lambda phi: phi[~np.isnan(phi)])
+
+
+def check_dense(layout: Layout) -> None:
+    """Raises InputError where P is too large or torch is missing."""
     if layout.patches > LARGEST:
         raise InputError(
             f"dynamics: engine = dense builds all of {layout.patches}² attentions, at most {LARGEST}²; "
             "use engine = sampled."
         )
     try:
-        from mimlab.dynamics.dense import DenseRecord, DenseWorld, train_dense
+        import mimlab.dynamics.dense  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
             f"dynamics: engine = dense needs PyTorch ({error}); install the extra 'dense', or use engine = sampled."
         ) from error
-    dynamics = config.dynamics
-    assert dynamics.learning_rate is not None and dynamics.steps is not None
-    learning_rate, steps = dynamics.learning_rate, dynamics.steps
-    labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
-    world = DenseWorld(labels, config.world.latent, config.objective.masked(layout.patches))
+
+
+def recorded(steps: int, records: int = RECORDS) -> list[int]:
+    """The steps after which a run is looked at."""
+    chosen: list[int] = np.unique(np.geomspace(1, steps, records).astype(int)).tolist()
+    return chosen
+
+
+def stopping(config: SimulationConfig, progress: Progress | None) -> Callable[[DenseRecord], bool]:
+    """Whether all observed rows are done; tells ``progress`` of each record."""
 
     def done(record: DenseRecord) -> bool:
         if progress is not None:
-            progress(record.step / steps, f"step {record.step}")
-        return all(m.attention_own >= dynamics.stop_attention for m in record.measures)
+            progress(record.step / (config.dynamics.steps or 1), f"step {record.step}")
+        return all(m.attention_own >= config.dynamics.stop_attention for m in record.measures)
 
-    run = train_dense(
-        world,
-        learning_rate=learning_rate,
-        steps=steps,
-        batch=dynamics.draws,
-        seed=config.seed,
-        observe=queries,
-        record=np.unique(np.geomspace(1, steps, RECORDS).astype(int)).tolist(),
-        stop=done,
-    )
+    return done
+
+
+def rows_of(
+    config: SimulationConfig, layout: Layout, run: DenseRun, listed: Callable[[Array], Array]
+) -> list[RowRun]:
+    """The observed rows of a run. listed: from a record's Phi of a row, (clusters, most features), one of each area of
+    each cluster in order."""
     index = np.array([record.step for record in run.records])
     result = []
-    for position, query in enumerate(queries):
+    for position, query in enumerate(run.rows):
         row = unlumped_row(layout, query)
+        # The state of an unlumped row: Phi of each area, then Upsilon of the query's own position and of every one.
         states = np.stack(
-            [_state(record.phi[position], record.upsilon[position], query) for record in run.records]
+            [
+                np.concatenate([listed(r.phi[position]), r.upsilon[position][[query]], r.upsilon[position]])
+                for r in run.records
+            ]
         )
         measures = [record.measures[position] for record in run.records]
         evaluated = Evaluation(
@@ -76,14 +110,9 @@ def run_dense(
             attention_own=np.array([m.attention_own for m in measures]),
             attention_global=np.array([m.attention_global for m in measures]),
         )
-        path = Path(learning_rate * index, states, index, run.status, None)
+        times = np.array([record.time for record in run.records])
+        path = Path(times, states, index, run.status, None)
         one = measured(row, path, evaluated, config.world.latent.mean)
         half_time = first_half(path.times, one.measures["attention_own"])
         result.append(replace(one, path=replace(path, half_time=half_time)))
     return result
-
-
-def _state(Phi: Array, Upsilon: Array, query: int) -> Array:
-    """(clusters, areas) and (P,) as the state of an unlumped row: Phi of each area, then Upsilon of the query's own
-    position and of every position."""
-    return np.concatenate([Phi[~np.isnan(Phi)], Upsilon[[query]], Upsilon])

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mimlab.dynamics.config import Dynamics, SimulationConfig
+from mimlab.dynamics.config import Dynamics, Objective, SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.dynamics.rows import RowRun, run_rows
 from mimlab.dynamics.tables import attention_map, correlations_table, nearest_record, trajectory_table
-from mimlab.objectives.contrastive import ContrastiveLearning
+from mimlab.objectives.in_context import InContextLearning
+from mimlab.objectives.in_context import predicted_half_time as predicted_copying_time
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, to_mapping, write_toml
 from mimlab.world.gap import patch_gap, predicted_half_time, predicted_phi_global
@@ -52,7 +53,7 @@ class Simulation:
 
 def simulate(
     world: World,
-    objective: MaskedReconstruction | ContrastiveLearning | None = None,
+    objective: Objective | None = None,
     *,
     engine: str = "sampled",
     integrator: str = "flow",
@@ -232,6 +233,9 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
         "local_exponent": facts.local_exponent,
         "objective": config.objective.name,
         **{key: value for key, value in to_mapping(config.objective).items() if key != "name"},
+        "fp_share": runs[0].shares.get("fp_share"),
+        "pp_share": runs[0].shares.get("pp_share"),
+        "pp_share_se": runs[0].shares.get("pp_share_se"),
         "latent": list(config.world.latent.support),
         "latent_mean": config.world.latent.mean,
         "warnings": list(config.world.warnings),
@@ -246,6 +250,7 @@ def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
     half, local = run.path.half_time, area != 0
     phi = None if half is None else float(np.interp(half, run.path.times, run.measures["phi_global"]))
     reconstruction = config.objective if isinstance(config.objective, MaskedReconstruction) else None
+    copying = config.objective if isinstance(config.objective, InContextLearning) else None
     return {
         "query": row.query,
         "area": area,
@@ -258,7 +263,9 @@ def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
         and sum(v.share * reconstruction.hopeless(patches, v.own_size) for v in row.views),
         "half_time": half,
         "half_time_se": run.half_time_se,
-        "predicted_half_time": reconstruction and predicted_half_time(patches, own_size, ratio),
+        "predicted_half_time": predicted_copying_time(patches, ratio)
+        if copying
+        else reconstruction and predicted_half_time(patches, own_size, ratio),
         "phi_global_at_half": phi,
         "predicted_phi_global_at_half": predicted_phi_global(patches, global_size, own_size, ratio)
         if local and reconstruction
