@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mimlab import InputError, Latent
-from mimlab.objectives.in_context import InContextLearning, predicted_half_time
+from mimlab.objectives.in_context import InContextLearning, copying_half_time
 
 from . import in_context_oracle as oracle
 from .in_context_oracle import Task
@@ -163,8 +163,8 @@ def test_predicted_half_time_is_that_of_the_reduced_dynamics(tokens, ratio):
     """T_half = (P + 3 log P + 3/2)/γ leaves out what the other logits do: of relative order log P / P."""
     P = 2 * tokens
     expected = oracle.half_time_of_pairs(tokens, ratio)
-    assert predicted_half_time(P, ratio) == pytest.approx((P + 3 * log(P) + 1.5) / ratio)
-    assert predicted_half_time(P, ratio) == pytest.approx(expected, rel=2 * log(P) / P)
+    assert copying_half_time(P, ratio) == pytest.approx((P + 3 * log(P) + 1.5) / ratio)
+    assert copying_half_time(P, ratio) == pytest.approx(expected, rel=2 * log(P) / P)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def run_in_context(
             f"give at least {REPLICATES}."
         )
     labels = layout.partition_of(0).all_labels()
-    masked = objective.masked(np.bincount(labels).tolist())
+    masked = objective.masked(layout.patches, layout.partition_of(0).areas)
     rows = _copies_for(labels, queries, config.dynamics.query)
     check_dense(layout)
     from mimlab.dynamics.dense import draw, train_dense
@@ -62,7 +62,7 @@ def run_in_context(
             seed=seed,
             rows=world.copies,
             observe=rows,
-            record=recorded(dynamics.steps, RECORDS // 4),
+            record=recorded(dynamics.steps, RECORDS // 2),
             stop=stopping(config, progress) if parts == 1 else None,
             evaluation=EVALUATION // parts,
         )

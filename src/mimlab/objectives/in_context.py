@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -31,8 +30,8 @@ class InContextLearning:
 
     Raises InputError for numbers out of range, or where another objective is named.
 
-    >>> InContextLearning(mask_ratio=0.5).masked((2, 2, 4, 1))
-    2
+    >>> InContextLearning(mask_ratio=0.5).masked(patches=64, areas=32)
+    16
     """
 
     mask_ratio: float = 0.75
@@ -51,9 +50,9 @@ class InContextLearning:
         if self.name != "in-context":
             raise InputError(f"objective: name = {self.name!r} is not known here; it is 'in-context'.")
 
-    def masked(self, sizes: Sequence[int]) -> int:
-        """Number of masked patches in a world of such areas. Raises InputError where that is none."""
-        copies = sum(sizes) - len(sizes)
+    def masked(self, patches: int, areas: int) -> int:
+        """Number of masked patches of so many areas. Raises InputError where that is none."""
+        copies = patches - areas
         masked = round(self.mask_ratio * copies)
         if masked < 1:
             raise InputError(
@@ -62,8 +61,12 @@ class InContextLearning:
             )
         return masked
 
+    def query_masked(self, patches: int, areas: int) -> float:
+        """P(p in M) of a copy: γ as realised."""
+        return self.masked(patches, areas) / (patches - areas)
 
-def predicted_half_time(patches: int, ratio: float) -> float:
+
+def copying_half_time(patches: int, ratio: float) -> float:
     """(P + 3 log P + 3/2)/γ: when a copy attends half to its source, at z = 1 and a large vocabulary; γ as realised.
 
     The integral of dA/dt = γA²(1-A)³ from 1/P to 1/2 (docs/in-context.md). It does not depend on the area's size.

@@ -18,8 +18,7 @@ from mimlab.dynamics.config import Dynamics, Objective, SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.dynamics.rows import RowRun, run_rows
 from mimlab.dynamics.tables import attention_map, correlations_table, nearest_record, trajectory_table
-from mimlab.objectives.in_context import InContextLearning
-from mimlab.objectives.in_context import predicted_half_time as predicted_copying_time
+from mimlab.objectives.in_context import InContextLearning, copying_half_time
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, to_mapping, write_toml
 from mimlab.world.gap import patch_gap, predicted_half_time, predicted_phi_global
@@ -250,8 +249,7 @@ def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
     half, local = run.path.half_time, area != 0
     phi = None if half is None else float(np.interp(half, run.path.times, run.measures["phi_global"]))
     reconstruction = config.objective if isinstance(config.objective, MaskedReconstruction) else None
-    copying = config.objective if isinstance(config.objective, InContextLearning) else None
-    return {
+    facts = {
         "query": row.query,
         "area": area,
         "area_size": own_size,
@@ -263,15 +261,21 @@ def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
         and sum(v.share * reconstruction.hopeless(patches, v.own_size) for v in row.views),
         "half_time": half,
         "half_time_se": run.half_time_se,
-        "predicted_half_time": predicted_copying_time(patches, ratio)
-        if copying
-        else reconstruction and predicted_half_time(patches, own_size, ratio),
+        "predicted_half_time": reconstruction and predicted_half_time(patches, own_size, ratio),
         "phi_global_at_half": phi,
         "predicted_phi_global_at_half": predicted_phi_global(patches, global_size, own_size, ratio)
         if local and reconstruction
         else None,
         "phi_global_at_half_over_log_patches": None if phi is None else phi / float(np.log(patches)),
     }
+    if isinstance(config.objective, InContextLearning):  # there is always something to copy
+        chance = config.objective.query_masked(patches, config.world.base.areas)
+        facts |= {
+            "loss_floor": 0.0,
+            "hopeless": 0.0,
+            "predicted_half_time": copying_half_time(patches, chance),
+        }
+    return facts
 
 
 def _worst(queries: Sequence[dict[str, Any]]) -> str:
