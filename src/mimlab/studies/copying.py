@@ -44,9 +44,8 @@ def without_torch() -> list[dict[str, Any]] | None:
     if find_spec("torch") is not None:
         return None
     missing = Measurement.missing("needs PyTorch, which is not installed: the extra 'dense'")
-    claims = [(claim, claim.threshold) for claim in IN_CONTEXT_CLAIMS]
     return [
-        Verdict(claim, missing, threshold, "inconclusive").as_dict()
-        for claim, threshold in claims
-        if isinstance(threshold, Threshold)
+        Verdict(claim, missing, claim.threshold, "inconclusive").as_dict()
+        for claim in IN_CONTEXT_CLAIMS
+        if isinstance(claim.threshold, Threshold)
     ]
