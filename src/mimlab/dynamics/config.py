@@ -114,7 +114,7 @@ class SimulationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        kinds = {"world": World, "objective": Objective, "dynamics": Dynamics}
+        kinds: dict[str, Any] = {"world": World, "objective": Objective, "dynamics": Dynamics}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise InputError(

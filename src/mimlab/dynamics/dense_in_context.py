@@ -40,7 +40,8 @@ class InContextWorld(DenseWorld):
     @property
     def copies(self) -> list[int]:
         """The patches that may be masked."""
-        return np.setdiff1d(np.arange(self.patches), self.context).tolist()
+        found: list[int] = np.setdiff1d(np.arange(self.patches), self.context).tolist()
+        return found
 
     def tokens(self, generator: np.random.Generator, images: int) -> NDArray[np.int64]:
         """The token that each area shows; (images, areas)."""
@@ -52,7 +53,8 @@ class InContextWorld(DenseWorld):
     def shown(self, phi: Array) -> Array:
         """Φ of what each area shows, mean over images: (..., V) to (..., areas)."""
         own = phi[..., np.arange(int(self.areas[0])) % self.vocabulary]
-        return self.in_weights * own + (1 - self.in_weights) * phi.mean(axis=-1, keepdims=True)
+        mean: Array = self.in_weights * own + (1 - self.in_weights) * phi.mean(axis=-1, keepdims=True)
+        return mean
 
 
 def shares(world: DenseWorld, images: MiniBatch, phi: Array, upsilon: Array) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import RECORDS, Path, Progress
 from mimlab.dynamics.rows import RowRun, first_half, measured
 from mimlab.objectives.kernel import Evaluation
+from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
 from mimlab.world.row import unlumped_row
@@ -37,10 +38,11 @@ def run_dense(
     check_dense(layout)
     from mimlab.dynamics.dense import DenseWorld, train_dense
 
-    dynamics = config.dynamics
+    dynamics, objective = config.dynamics, config.objective
     assert dynamics.learning_rate is not None and dynamics.steps is not None
+    assert isinstance(objective, MaskedReconstruction)
     labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
-    world = DenseWorld(labels, config.world.latent, config.objective.masked(layout.patches))
+    world = DenseWorld(labels, config.world.latent, objective.masked(layout.patches))
     run = train_dense(
         world,
         learning_rate=dynamics.learning_rate,
