@@ -71,9 +71,9 @@ def check_dense(layout: Layout) -> None:
         ) from error
 
 
-def recorded(steps: int, records: int = RECORDS) -> list[int]:
+def recorded(steps: int) -> list[int]:
     """The steps after which a run is looked at."""
-    chosen: list[int] = np.unique(np.geomspace(1, steps, records).astype(int)).tolist()
+    chosen: list[int] = np.unique(np.geomspace(1, steps, RECORDS).astype(int)).tolist()
     return chosen
 
 

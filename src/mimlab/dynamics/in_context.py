@@ -15,7 +15,7 @@ import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.dense_rows import check_dense, recorded, rows_of, stopping
-from mimlab.dynamics.integrators import RECORDS, Progress
+from mimlab.dynamics.integrators import Progress
 from mimlab.dynamics.rows import RowRun, with_errors
 from mimlab.objectives.in_context import InContextLearning
 from mimlab.runs.errors import InputError
@@ -62,7 +62,7 @@ def run_in_context(
             seed=seed,
             rows=world.copies,
             observe=rows,
-            record=recorded(dynamics.steps, RECORDS // 2),
+            record=recorded(dynamics.steps),
             stop=stopping(config, progress) if parts == 1 else None,
             evaluation=EVALUATION // parts,
         )
