@@ -1,10 +1,13 @@
 """The in-context copy task on the dense engine, against its definition in plain NumPy."""
 
 from collections import Counter
+from dataclasses import replace
 from math import log
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mimlab import InputError, Latent
 from mimlab.objectives.in_context import InContextLearning, copying_half_time
@@ -104,6 +107,32 @@ def test_every_image_as_batch_is_exact_descent():
     assert np.ptp(phi[task.copies[0], 0]) < 1e-10  # no token is special
     assert np.argmax(upsilon[1]) == 0  # the source of patch 1
     assert np.abs(upsilon[0]).max() < 1e-12  # the context is never masked and learns nothing
+
+
+@settings(max_examples=15)
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4).filter(lambda sizes: max(sizes) > 1),
+    vocabulary=st.integers(1, 5),
+    in_weights=st.sampled_from([0.0, 0.5, 1.0]),
+    data=st.data(),
+)
+def test_symmetries_of_any_task(sizes, vocabulary, in_weights, data):
+    """Υ of a row keeps its sum, rows of context do not move, and tokens renamed, in images and in Q, change nothing."""
+    copies = sum(sizes) - len(sizes)
+    masked = data.draw(st.integers(1, copies))
+    world = world_of(Task(tuple(sizes), vocabulary, masked, in_weights, (0.5, 1.5)))
+    batch = draw(world, np.random.default_rng(8), 16)
+    model, renamed = DenseAttention(world, seed=9), DenseAttention(world, seed=9)
+    order = np.array(data.draw(st.permutations(range(vocabulary))))
+    renamed.features = renamed.features[:, np.argsort(order)]  # token order[v] has what was v's feature
+    for _ in range(3):
+        model.descend(batch, 3.0)
+        renamed.descend(replace(batch, token=order[batch.token]), 3.0)
+    np.testing.assert_allclose(renamed.Q, model.Q, atol=1e-12)
+    phi, upsilon = model.correlations()
+    np.testing.assert_allclose(upsilon.sum(axis=1), 0, atol=1e-12)
+    for moved in (phi, upsilon):
+        assert np.abs(moved[world.context]).max() < 1e-12
 
 
 @pytest.mark.parametrize("hidden", [None, 3])

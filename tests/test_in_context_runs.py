@@ -183,3 +183,13 @@ def test_the_worlds_of_reproduce_are_configurations_of_their_own(tmp_path: Path)
     names = [run.name for run in copying.RUNS]
     assert len(set(names)) == len(names)
     assert all(run.config["objective"]["name"] == "in-context" for run in copying.RUNS)
+
+
+@pytest.mark.parametrize("rate", ["1e30", "1e250"])
+def test_a_run_that_flies_apart_says_so_and_keeps_what_it_has(rate, tmp_path):
+    typed = ["--learning-rate", rate, "--steps", "5", "--area-sizes", "2", "3", "2"]
+    copied = copy(*typed, "--out", str(tmp_path / "run"))
+    summary = read_json(tmp_path / "run/summary.json")
+    assert (copied == 1) == (summary["status"] == "diverged")
+    assert {claim["verdict"] for claim in summary["claims"]} != {"holds"}
+    assert (tmp_path / "run/report.html").exists()

@@ -25,6 +25,7 @@ REPLICATES = 8
 EVALUATION = 512  # images on which rows and shares are measured
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of a run that flew apart
 def run_in_context(
     config: SimulationConfig, layout: Layout, queries: Sequence[int], progress: Progress | None = None
 ) -> list[RowRun]:
