@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mimlab.claims.claim import Claim, Evidence, Verdict
-from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS
+from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS, CONTRASTIVE_SERIES_CLAIMS
 from mimlab.claims.in_context import COPYING_CLAIMS, IN_CONTEXT_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS, AgreementEvidence, NetworkEvidence
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
@@ -23,6 +23,7 @@ CLAIMS: tuple[Claim[Any], ...] = (
     *CONTRASTIVE_CLAIMS,
     *COPYING_CLAIMS,
     *POINT_CLAIMS,
+    *CONTRASTIVE_SERIES_CLAIMS,
     *SURVEY_CLAIMS,
     *NETWORK_CLAIMS,
     *AGREEMENT_CLAIMS,
@@ -53,7 +54,7 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
 
 def judge_points(evidence: PointsEvidence) -> list[Verdict]:
     """Verdicts on a series of runs."""
-    return _judged(POINT_CLAIMS, evidence)
+    return _judged((*POINT_CLAIMS, *CONTRASTIVE_SERIES_CLAIMS), evidence)
 
 
 def judge_survey(evidence: SurveyEvidence) -> list[Verdict]:

@@ -1,8 +1,9 @@
-"""Claims about one row that is trained to tell images apart (theory, section 6)."""
+"""Claims about rows that are trained to tell images apart (theory, section 6): one run, and series of runs."""
 
 from __future__ import annotations
 
 from mimlab.claims.claim import Claim, Measurement, Threshold
+from mimlab.claims.points import PointsEvidence, slope_of, when
 from mimlab.claims.rows import PAPER, RowEvidence
 
 
@@ -44,5 +45,41 @@ CONTRASTIVE_CLAIMS: tuple[Claim[RowEvidence], ...] = (
         _own,
         "≤ 0.05",
         "The masked objective ends above 0.95 in the same worlds: its mirror image.",
+    ),
+)
+
+DERIVED = "docs/contrastive.md, 'The time it takes' (own derivation)"
+_HALF = slope_of("half_time", "the half-attention time")
+
+
+def _around_prediction(evidence: PointsEvidence) -> Threshold:
+    assert evidence.predicted is not None
+    return Threshold(evidence.predicted - 0.1, evidence.predicted + 0.1)
+
+
+CONTRASTIVE_SERIES_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
+    Claim(
+        "exponent of contrastive half time",
+        "From Q = 0 the time until half of the attention lies on the global area grows as P^(3-2κc).",
+        DERIVED,
+        "slope of log T_half in log P",
+        _around_prediction,
+        when(
+            lambda e: e.axis == "patches" and e.objective == "contrastive" and e.predicted is not None,
+            _HALF,
+        ),
+        "within 0.1 of 3-2κc",
+        "Two decades of P, where corrections of the relative order (C_1/P)² still show; exponents that differ by 0.1 "
+        "differ by a factor of 1.6 in time there.",
+    ),
+    Claim(
+        "number of negatives",
+        "More negatives speed contrastive learning up by the factor n/(n+1) that a negative differs at all, and no more.",
+        DERIVED,
+        "slope of log T_half in log((n+1)/n)",
+        Threshold(low=0.8, high=1.2),
+        when(lambda e: e.axis == "negatives", _HALF),
+        "in [0.8, 1.2]",
+        "A power of 1 to a fifth: from one negative to many the time halves, give or take a seventh.",
     ),
 )

@@ -15,7 +15,8 @@ from mimlab.claims.rows import PAPER
 @dataclass(frozen=True, eq=False)
 class PointsEvidence:
     """Runs that differ in one thing. ``points``: a record per run (columns of points.parquet); ``axis``: what differs,
-    "patches" or "area_size"; ``is_local``: of which queries; exponents and latent range as configured."""
+    "patches", "area_size" or "negatives"; ``is_local``: of which queries; exponents, latent range and the objective's
+    name as configured."""
 
     points: Sequence[Mapping[str, Any]]
     axis: str
@@ -23,16 +24,25 @@ class PointsEvidence:
     global_exponent: float | None
     local_exponent: float | None
     latent: tuple[float, float]
+    objective: str = "masked"
 
     def line(self, quantity: str) -> Line | None:
-        """Log-log fit of a quantity against P, or against C_a - 1 where area sizes differ."""
+        """Log-log fit of a quantity against P, against C_a - 1 where area sizes differ, or against (n+1)/n where the
+        numbers of negatives do."""
+        of = {
+            "patches": lambda p: p["patches"],
+            "area_size": lambda p: p["area_size"] - 1,
+            "negatives": lambda p: 1 + 1 / p["negatives"],
+        }[self.axis]
         chosen = [p for p in self.points if p.get(quantity) is not None and p[quantity] > 0]
-        x = [log(p["patches"]) if self.axis == "patches" else log(p["area_size"] - 1) for p in chosen]
-        return fit_line(x, [log(p[quantity]) for p in chosen])
+        return fit_line([log(of(p)) for p in chosen], [log(p[quantity]) for p in chosen])
 
     @property
     def predicted(self) -> float | None:
-        """Exponent of the half-attention time in P: 1-κs for a local query, 1-κc for a global one."""
+        """Exponent of the half-attention time in P: 1-κs for a local query, 1-κc for a global one; with the contrastive
+        objective 3-2κc for both (docs/contrastive.md)."""
+        if self.objective == "contrastive":
+            return None if self.global_exponent is None else 3 - 2 * self.global_exponent
         kappa = self.local_exponent if self.is_local else self.global_exponent
         return None if kappa is None else 1 - kappa
 
@@ -40,7 +50,7 @@ class PointsEvidence:
     def bound(self) -> float | None:
         """The paper's upper bound on that exponent: max{2(U/L-1), 1} times it."""
         low, high = self.latent
-        if self.predicted is None or low == 0:
+        if self.predicted is None or low == 0 or self.objective != "masked":
             return None
         return max(2 * (high / low - 1), 1.0) * self.predicted
 
@@ -64,7 +74,9 @@ def exponents(evidence: PointsEvidence) -> list[dict[str, Any]]:
     return found
 
 
-def _slope_of(quantity: str, what: str) -> Callable[[PointsEvidence], Measurement]:
+def slope_of(quantity: str, what: str) -> Callable[[PointsEvidence], Measurement]:
+    """The exponent of a quantity; ``what``: the quantity in words."""
+
     def measure(evidence: PointsEvidence) -> Measurement:
         line = evidence.line(quantity)
         if line is None:
@@ -75,18 +87,25 @@ def _slope_of(quantity: str, what: str) -> Callable[[PointsEvidence], Measuremen
     return measure
 
 
-def _when(
+def when(
     applies: Callable[[PointsEvidence], bool], measure: Callable[[PointsEvidence], Measurement]
 ) -> Callable[[PointsEvidence], Measurement | None]:
+    """A measurement that is taken only of evidence that it applies to."""
     return lambda evidence: measure(evidence) if applies(evidence) else None
 
 
 def _over_patches(is_local: bool) -> Callable[[PointsEvidence], bool]:
-    return lambda e: e.axis == "patches" and e.is_local == is_local and e.predicted is not None
+    return lambda e: (
+        e.axis == "patches"
+        and e.objective == "masked"
+        and e.is_local == is_local
+        and e.predicted is not None
+    )
 
 
 def _has_final_stage(evidence: PointsEvidence) -> bool:
-    return evidence.axis == "patches" and any(p.get("final_stage") is not None for p in evidence.points)
+    speaks = evidence.axis == "patches" and evidence.objective == "masked"
+    return speaks and any(p.get("final_stage") is not None for p in evidence.points)
 
 
 def _around_prediction(evidence: PointsEvidence) -> Threshold:
@@ -99,9 +118,9 @@ def _below_bound(evidence: PointsEvidence) -> Threshold:
     return Threshold(high=evidence.bound + 0.05)
 
 
-_HALF = _slope_of("half_time", "the half-attention time")
-_FINAL = _slope_of("final_stage", "the time from half attention to the stop")
-_RATIO = _slope_of("upsilon_over_phi", "largest |Υ| / Φ_own")
+_HALF = slope_of("half_time", "the half-attention time")
+_FINAL = slope_of("final_stage", "the time from half attention to the stop")
+_RATIO = slope_of("upsilon_over_phi", "largest |Υ| / Φ_own")
 _TWENTIETH = (
     "Exponents that differ by 0.05 differ by a factor of 2.5 in time over the eight decades of P; finite-P "
 )
@@ -114,7 +133,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (own derivation and measurement)",
         "slope of log T_half in log P",
         _around_prediction,
-        _when(_over_patches(True), _HALF),
+        when(_over_patches(True), _HALF),
         "within 0.05 of 1-κs",
         _TWENTIETH,
     ),
@@ -124,7 +143,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         f"{PAPER}, local areas: training time",
         "slope of log T_half in log P",
         _below_bound,
-        _when(lambda e: _over_patches(True)(e) and e.bound is not None, _HALF),
+        when(lambda e: _over_patches(True)(e) and e.bound is not None, _HALF),
         "≤ max{2(U/L-1), 1}(1-κs) + 0.05",
         "An upper bound up to logarithms, which can add a few hundredths to a slope over eight decades.",
     ),
@@ -134,7 +153,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (own measurement)",
         "slope of log T_half in log P",
         _around_prediction,
-        _when(_over_patches(False), _HALF),
+        when(_over_patches(False), _HALF),
         "within 0.05 of 1-κc",
         _TWENTIETH,
     ),
@@ -144,7 +163,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "derivations, section 'The final stage': dA/dt ≈ γ A² (1-A)³ for z = 1, in which P is not",
         "slope of log (T_stop - T_half) in log P",
         Threshold(low=-0.05, high=0.05),
-        _when(_has_final_stage, _FINAL),
+        when(_has_final_stage, _FINAL),
         "in [-0.05, 0.05]",
         _TWENTIETH,
     ),
@@ -154,7 +173,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         f"{PAPER}, PP correlations are o(1) in P; theory, section 5: Υ/Φ ≈ 1/(C_a - 1)",
         "slope of log (largest |Υ| / Φ_own) in log P",
         lambda e: Threshold(high=-0.5 * (e.local_exponent or 0.0)),
-        _when(lambda e: _over_patches(True)(e) and bool(e.local_exponent), _RATIO),
+        when(lambda e: _over_patches(True)(e) and bool(e.local_exponent), _RATIO),
         "≤ -κs/2",
         "Theory has -κs; half of it is a decay that cannot be mistaken for a constant.",
     ),
@@ -164,7 +183,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (constant latents; own derivation)",
         "slope of log (largest |Υ| / Φ_own) in log (C_a - 1)",
         Threshold(low=-1.15, high=-0.85),
-        _when(lambda e: e.axis == "area_size", _RATIO),
+        when(lambda e: e.axis == "area_size", _RATIO),
         "in [-1.15, -0.85]",
         "A power of -1 to 15%: an estimate that neglects other areas of size C_a, which add terms of relative order "
         "C_a/P and of hopeless images.",

@@ -94,6 +94,7 @@ def evidence_of(config: SimulationConfig, points: Sequence[Mapping[str, Any]], a
         world.global_exponent,
         world.local_exponent,
         world.latent.support,
+        config.objective.name,
     )
 
 
@@ -142,6 +143,7 @@ def _summary(
         "engine": config.dynamics.engine,
         "global_exponent": config.world.global_exponent,
         "local_exponent": config.world.local_exponent,
+        "objective": config.objective.name,
         "mask_ratio": config.objective.mask_ratio,
         "latent": list(config.world.latent.support),
         "warnings": sorted({warning for s in simulations for warning in s.summary["warnings"]}),
