@@ -14,7 +14,7 @@ import pytest
 from mimlab import Latent, MaskedReconstruction, World, simulate
 from mimlab.claims import judge_points, judge_survey
 from mimlab.claims.catalogue import CLAIMS
-from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS
+from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS, CONTRASTIVE_SERIES_CLAIMS
 from mimlab.claims.in_context import COPYING_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS
 from mimlab.claims.surveys import SurveyEvidence
@@ -369,6 +369,7 @@ CASES = [
 def test_no_claim_lacks_a_case():
     elsewhere = (
         *CONTRASTIVE_CLAIMS,
+        *CONTRASTIVE_SERIES_CLAIMS,
         *COPYING_CLAIMS,
         *NETWORK_CLAIMS,
         *AGREEMENT_CLAIMS,

@@ -16,7 +16,7 @@ from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import copying, probe_at_work, reproduction, training_verdicts, worlds
+from mimlab.studies import contrastive_worlds, copying, probe_at_work, reproduction, training_verdicts, worlds
 from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
 
 RECORD = {
@@ -59,6 +59,8 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(os, "sched_getaffinity", one_core)
         patch.setattr(worlds, "RUNS", (ONE_RUN,))
         patch.setattr(copying, "RUNS", ())
+        for name in ("CONTRASTIVE_RUNS", "CONTRASTIVE_SERIES", "TEMPERATURES"):
+            patch.setattr(contrastive_worlds, name, ())
         patch.setattr(worlds, "SERIES", (ONE_SERIES,))
         patch.setattr(worlds, "AREA_SIZES", (4, 8, 16))
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
@@ -219,10 +221,18 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 def test_all_jobs_of_the_paper_are_there():
     """One job a run, a series and a photograph, one for area sizes and one for the probe; names do not clash in
     worlds/."""
-    every = (*worlds.RUNS, *copying.RUNS, *worlds.SERIES)
+    every = (
+        *worlds.RUNS,
+        *copying.RUNS,
+        *contrastive_worlds.CONTRASTIVE_RUNS,
+        *worlds.SERIES,
+        *contrastive_worlds.CONTRASTIVE_SERIES,
+    )
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
-    assert len(reproduction.jobs()) == 2 + len(names) + len(reproduction.bundled_photographs())
+    assert len(reproduction.jobs()) == 2 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
+        reproduction.bundled_photographs()
+    )
     known = {claim.name for claim in CLAIMS}
     for one in every:
         assert set(one.expected) <= known, one.name

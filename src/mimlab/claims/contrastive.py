@@ -74,12 +74,13 @@ CONTRASTIVE_SERIES_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
     ),
     Claim(
         "number of negatives",
-        "More negatives speed contrastive learning up by the factor n/(n+1) that a negative differs at all, and no more.",
+        "One negative is enough, and n of them shorten contrastive learning as (n+1)/n: more halve its time at most.",
         DERIVED,
         "slope of log T_half in log((n+1)/n)",
         Threshold(low=0.8, high=1.2),
         when(lambda e: e.axis == "negatives", _HALF),
         "in [0.8, 1.2]",
-        "A power of 1 to a fifth: from one negative to many the time halves, give or take a seventh.",
+        "A power of 1 to a fifth: from one negative to many the time halves, give or take a seventh. Derived for "
+        "similarities that are small beside τ.",
     ),
 )

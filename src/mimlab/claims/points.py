@@ -96,10 +96,7 @@ def when(
 
 def _over_patches(is_local: bool) -> Callable[[PointsEvidence], bool]:
     return lambda e: (
-        e.axis == "patches"
-        and e.objective == "masked"
-        and e.is_local == is_local
-        and e.predicted is not None
+        e.axis == "patches" and e.objective == "masked" and e.is_local == is_local and e.predicted is not None
     )
 
 

@@ -13,8 +13,14 @@ POSITIVE = {"patches": 200, "global_exponent": 0.9, "local_exponent": 0.3}  # Δ
 NEGATIVE = {"patches": 200, "global_exponent": 0.55, "local_exponent": 0.3}  # Δ = -0.2
 CLUSTERS = {"clusters": 4, "latent": VARYING}
 ALL_APART = {"engine": "mean-field", "draws": 512, "start": 0.5, "query": "all"}
-ALIKE = {"engine": "mean-field", "draws": 512, "learning_rate": 1.0, "steps": 1_000_000}  # 50 half times at P = 300
+ALIKE = {
+    "engine": "mean-field",
+    "draws": 512,
+    "learning_rate": 1.0,
+    "steps": 1_000_000,
+}  # 50 half times at P = 300
 NEGATIVES = (1, 2, 4, 8, 16)
+TEMPERATURES = (1.0, 4.0)  # of the series over negatives: similarities are some tenths
 _STAYS = {"contrastive global attention": "fails"}
 
 
@@ -97,9 +103,9 @@ CONTRASTIVE_RUNS: tuple[Run, ...] = (
 CONTRASTIVE_SERIES: tuple[Series, ...] = (
     Series(
         "scale-contrastive",
-        "contrastive, κc = 0.7, P = 10³ to 3·10⁴, from Q = 0: 3-2κc = 1.6",
+        "contrastive, κc = 0.7, constant latents, P = 10³ to 3·10⁴, from Q = 0: 3-2κc = 1.6",
         {
-            "world": {"global_exponent": 0.7, "local_exponent": 0.5, **CLUSTERS},
+            "world": {"global_exponent": 0.7, "local_exponent": 0.5, "clusters": 4},
             "objective": _contrastive(),
             "dynamics": {"draws": 256},
         },

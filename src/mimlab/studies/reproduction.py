@@ -32,8 +32,9 @@ from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, build, to_mapping, write_toml
 from mimlab.runs.checks import installed
 from mimlab.runs.tables import write_json, write_table
-from mimlab.studies import copying, worlds
+from mimlab.studies import contrastive_worlds, copying, worlds
 from mimlab.studies.commands import command_for, scale_command_for
+from mimlab.studies.negatives import negatives_job
 from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.pretrain import MODULES
 from mimlab.studies.probe_at_work import probe_at_work
@@ -53,6 +54,7 @@ from mimlab.studies.training_verdicts import NETWORKS, not_recorded, pretraining
 from mimlab.world.photograph import bundled_photographs
 from mimlab.world.world import World
 
+LONG = ("scale-sampled", "scale-contrastive")  # series that are begun first
 SHOWN = ("rocket", "coffee")  # photographs over which attention is drawn: gaps above, and on both sides of, 0
 
 
@@ -136,10 +138,12 @@ def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:
 
 def jobs() -> list[Job]:
     """All jobs that need no weights, the longest first."""
-    series = [partial(_series, one) for one in sorted(worlds.SERIES, key=lambda s: s.name != "scale-sampled")]
+    listed = [*worlds.SERIES, *contrastive_worlds.CONTRASTIVE_SERIES]
+    series = [partial(_series, one) for one in sorted(listed, key=lambda s: s.name not in LONG)]
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
-    runs = [partial(_run, one) for one in (*worlds.RUNS, *copying.RUNS)]
-    return [probe_at_work, _area_sizes, *series, *photographs, *runs]
+    runs = [partial(_run, one) for one in (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)]
+    negatives = [partial(negatives_job, temperature) for temperature in contrastive_worlds.TEMPERATURES]
+    return [probe_at_work, _area_sizes, *series, *negatives, *photographs, *runs]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
