@@ -1,0 +1,2 @@
+def write_sweep_page(folder, rows, summary):
+    pass

@@ -1,0 +1,153 @@
+"""Processes that run the points of a sweep: this machine's, or those of a dask scheduler that is given.
+
+Points travel in pieces of about TARGET seconds, since a point of the mean field takes less than the messages about it.
+A worker that dies takes nothing along: dask gives its piece to another. A point that kills every worker it is given to
+is found by sending the points of its piece one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mimlab.runs import InputError
+from mimlab.runs.checks import installed, whole_number
+from mimlab.studies.sweep_points import Work, failed, run_points
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+TARGET = 1.0  # seconds that a piece of work takes
+MOST_IN_PIECE = 500
+WAIT = 10.0  # seconds for a scheduler and its first worker to answer
+
+
+def check_workers(number: int | None, scheduler: str | None) -> None:
+    """Raises InputError for workers that cannot be had, before anything is written."""
+    installed("sweep", ["distributed"], "sweep")
+    if number is not None:
+        whole_number("sweep: workers", number)
+        if scheduler is not None:
+            raise InputError("sweep: --workers is for this machine; a scheduler brings its own, leave it out")
+
+
+@contextmanager
+def workers(number: int | None, scheduler: str | None, scratch: Path) -> Iterator[Client]:
+    """A client whose workers are ready: processes on this machine, one per core unless `number` says otherwise, with
+    `scratch` for what they spill, or those of `scheduler`. Raises InputError where a scheduler or its workers cannot
+    be used."""
+    if scheduler is not None:
+        with _connected(scheduler) as client:
+            yield client
+        return
+    from distributed import Client, LocalCluster
+
+    shutil.rmtree(scratch, ignore_errors=True)
+    cores = len(os.sched_getaffinity(0))
+    with (
+        LocalCluster(
+            n_workers=number or cores,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+            local_directory=str(scratch),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _connected(scheduler: str) -> Iterator[Client]:
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=WAIT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"sweep: no dask scheduler answers at {scheduler} ({_first_line(error)}); start one with dask scheduler"
+        ) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=WAIT)
+        except TimeoutError:
+            raise InputError(
+                f"sweep: the scheduler at {scheduler} has no workers; start some with dask worker {scheduler}"
+            ) from None
+        _refuse_other_versions(client, scheduler)
+        yield client
+
+
+def _refuse_other_versions(client: Client, scheduler: str) -> None:
+    """Raises InputError for workers that lack mimlab, or have another version."""
+    from mimlab import __version__
+
+    def version() -> (
+        str | None
+    ):  # in here, so that it travels whole: a worker may have no mimlab to find it in
+        try:
+            import mimlab
+        except ImportError:
+            return None
+        return mimlab.__version__
+
+    for worker, found in client.run(version).items():
+        if found != __version__:
+            raise InputError(
+                f"sweep: worker {worker} of {scheduler} has {f'mimlab {found}' if found else 'no mimlab'}, this is "
+                f"{__version__}; install the same there"
+            )
+
+
+def carry_out(client: Client, work: Sequence[Work], take: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Run all work; `take` is called with the rows of each piece when it is done. Raises OSError where the scheduler
+    is lost."""
+    from distributed import KilledWorker, as_completed
+
+    waiting = deque(work)
+    running: dict[str, list[Work]] = {}
+    lanes = 2 * max(1, sum(client.nthreads().values()))  # the next piece is there when one is done
+    done = as_completed(loop=client.loop)
+    each = TARGET  # seconds a point, until there is one to tell
+
+    def send(piece: list[Work]) -> None:
+        future: Future = client.submit(run_points, piece, pure=False)
+        running[future.key] = piece
+        done.add(future)
+
+    def send_next() -> None:
+        size = min(MOST_IN_PIECE, max(1, int(TARGET / each)), max(1, ceil(len(waiting) / lanes)))
+        if waiting:
+            send([waiting.popleft() for _ in range(min(size, len(waiting)))])
+
+    for _ in range(lanes):
+        send_next()
+    for future in done:
+        piece = running.pop(future.key)
+        error = future.exception() if future.status != "cancelled" else OSError("the scheduler is gone")
+        if error is None:
+            rows, seconds = future.result()
+            each = max(1e-6, seconds / len(piece) if each == TARGET else (each + seconds / len(piece)) / 2)
+            take(rows)
+        elif not isinstance(error, KilledWorker):
+            raise error
+        elif len(piece) > 1:
+            for one in piece:
+                send([one])
+            continue
+        else:
+            take([failed(piece[0][0], "failed", "the worker that ran it died, again and again: memory?")])
+        send_next()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
