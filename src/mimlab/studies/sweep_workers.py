@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import ceil
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,21 +51,36 @@ def workers(number: int | None, scheduler: str | None, scratch: Path) -> Iterato
         return
     from distributed import Client, LocalCluster
 
-    shutil.rmtree(scratch, ignore_errors=True)
     cores = len(os.sched_getaffinity(0))
-    with (
-        LocalCluster(
-            n_workers=number or cores,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-            local_directory=str(scratch),
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
     shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        with ExitStack() as opened:
+            with _no_interrupts():
+                cluster = LocalCluster(
+                    n_workers=number or cores,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    local_directory=str(scratch),
+                )
+                opened.enter_context(cluster)
+                client = opened.enter_context(Client(cluster, set_as_default=False))
+            yield client
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the block ends. Threads and processes that are started inside never see it, now or later: on a
+    terminal it goes to all of them, and the command alone should answer, and end the others."""
+    resource_tracker.ensure_running()  # Python's own; its start would lift the block for the thread that asks for it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
