@@ -24,7 +24,7 @@ from mimlab.report.style import FAINT, INK, new_figure, note, save, styled
 
 QUANTITIES = {
     "half_time": ("half-attention time", "#0072B2"),
-    "attention_own": ("final attention on the own area", "#009E73"),
+    "attention_own": ("final own attention", "#009E73"),
     "phi_own": ("final Φ own", "#CC79A7"),
     "phi_global": ("final Φ global", "#D55E00"),
 }
@@ -133,7 +133,7 @@ def draw_plane(rows: pa.Table, x: str, y: str, path: str | Path) -> Figure:
                 drawn: Any = axes.scatter(
                     across.along()[across.of_row], up.along()[up.of_row], c=values, s=9, norm=norm
                 )
-                _scales(axes, across, None)
+                _scatter_scales(axes, across, up)
             else:
                 cells = _medians(values, across.of_row + len(across) * up.of_row, len(across) * len(up))
                 shape = cells.reshape(len(up), len(across))
@@ -183,7 +183,7 @@ def draw_verdict_planes(rows: pa.Table, x: str, y: str, claims: Sequence[str], p
                 said = [one or SILENT for one in rows[f"claim:{claim}:verdict"].to_pylist()]
                 colours = [_VERDICTS[one] for one in said]
                 axes.scatter(across.along()[across.of_row], up.along()[up.of_row], c=colours, s=9)
-                _scales(axes, across, None)
+                _scatter_scales(axes, across, up)
             else:
                 said = _votes(rows, claim, across.of_row + len(across) * up.of_row, len(across) * len(up))
                 _map(axes, np.array(said).reshape(len(up), len(across)))
@@ -243,13 +243,21 @@ def _legend(figure: Figure) -> None:
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=10)
 
 
-def _scales(axes: Axes, places: _Places, values: np.ndarray | None) -> None:
+def _scales(axes: Axes, places: _Places, values: np.ndarray) -> None:
     if places.logarithmic:
         axes.set_xscale("log")
     if not places.numbers:
         places.label_map(axes, "x")
-    if values is not None and values.min() > 0 and values.max() / values.min() > 20:
+    if values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
+
+
+def _scatter_scales(axes: Axes, across: _Places, up: _Places) -> None:
+    for places, which in ((across, "x"), (up, "y")):
+        if places.logarithmic:
+            (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        if not places.numbers:
+            places.label_map(axes, which)
 
 
 def _name_axes(axes: Axes, x: str, y: str) -> None:

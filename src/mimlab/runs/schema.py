@@ -11,6 +11,7 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -64,11 +65,15 @@ class Key:
 
 def keys(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
     """The keys of one table, in order: the fields that the constructor takes."""
+    for field, hint, tables in _typed_fields(cls):
+        yield Key((*path, field.name), field, hint, tables)
+
+
+@cache
+def _typed_fields(cls: type) -> tuple[tuple[Field[Any], Any, tuple[type[Any], ...]], ...]:
+    """The fields of a table with their types: read once, since a sweep builds thousands of configurations."""
     hints = get_type_hints(cls)
-    for field in fields(cls):
-        if field.init:
-            hint = hints[field.name]
-            yield Key((*path, field.name), field, hint, _tables(hint))
+    return tuple((one, hints[one.name], _tables(hints[one.name])) for one in fields(cls) if one.init)
 
 
 def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
