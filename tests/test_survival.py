@@ -13,7 +13,9 @@ said = st.sampled_from(["holds", "fails", "inconclusive", None])
 
 @given(st.lists(said, min_size=1, max_size=7))
 def test_a_vote_is_what_more_than_half_say(verdicts):
-    majorities = [one for one, n in Counter(one or SILENT for one in verdicts).items() if n > len(verdicts) / 2]
+    majorities = [
+        one for one, n in Counter(one or SILENT for one in verdicts).items() if n > len(verdicts) / 2
+    ]
     assert vote(verdicts) == (majorities[0] if majorities else "inconclusive")
 
 
@@ -26,14 +28,28 @@ def table(values, base, at_base, moved):
 def test_the_first_failure_is_counted_from_the_base_on_each_side():
     moved = {0.1: ["fails"], 0.2: ["inconclusive"], 0.4: ["holds"], 0.5: ["fails"], 0.6: ["holds"]}
     above, below = table([0.6, 0.1, 0.5, 0.2, 0.4], 0.3, ["holds"], moved)
-    assert (above["side"], above["until"], above["fails_at"], above["inconclusive_at"]) == ("above", "0.6", "0.5", None)
-    assert (below["side"], below["until"], below["fails_at"], below["inconclusive_at"]) == ("below", "0.1", "0.1", "0.2")
+    assert (above["side"], above["until"], above["fails_at"], above["inconclusive_at"]) == (
+        "above",
+        "0.6",
+        "0.5",
+        None,
+    )
+    assert (below["side"], below["until"], below["fails_at"], below["inconclusive_at"]) == (
+        "below",
+        "0.1",
+        "0.1",
+        "0.2",
+    )
     assert above["verdicts"] == "0.3 holds; 0.4 holds; 0.5 fails; 0.6 holds"
     assert list(above) == SURVIVAL_SCHEMA.names
 
 
 def test_it_takes_most_seeds_to_fail():
-    moved = {2: ["fails", "holds", "holds"], 3: ["fails", "fails", "holds"], 4: ["fails", "holds", "inconclusive"]}
+    moved = {
+        2: ["fails", "holds", "holds"],
+        3: ["fails", "fails", "holds"],
+        4: ["fails", "holds", "inconclusive"],
+    }
     (record,) = table([2, 3, 4], 1, ["holds"] * 3, moved)
     assert (record["fails_at"], record["inconclusive_at"], record["seeds"]) == ("3", "4", 3)
     assert record["verdicts"] == "1 holds; 2 holds (2 of 3); 3 fails (2 of 3); 4 inconclusive (1 of 3)"

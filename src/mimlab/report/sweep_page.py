@@ -1,4 +1,4 @@
-"""The page of a sweep, with its figures: what was varied, where claims hold, where each fails first, what did not run."""
+"""The page of a sweep, with its figures: what was varied, where claims hold, where each fails first, what never ran."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _LISTED = 12  # values of an axis that are named
 
 
 def write_sweep_page(folder: Path, rows: pa.Table, summary: Mapping[str, Any]) -> None:
-    """Draw the figures of a sweep into `folder`/figures and write its report.html; rows and summary as the run directory
-    holds them."""
+    """Draw a sweep's figures into `folder`/figures and write its report.html, from what its run directory holds."""
     (folder / "figures").mkdir(exist_ok=True)
     sections = [_axes(summary), *_figures(folder, rows, summary)]
     if summary["survival"]:

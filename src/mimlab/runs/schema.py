@@ -65,15 +65,16 @@ class Key:
 
 def keys(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
     """The keys of one table, in order: the fields that the constructor takes."""
-    for field, hint, tables in _typed_fields(cls):
-        yield Key((*path, field.name), field, hint, tables)
+    return iter(_keys(cls, path))
 
 
 @cache
-def _typed_fields(cls: type) -> tuple[tuple[Field[Any], Any, tuple[type[Any], ...]], ...]:
-    """The fields of a table with their types: read once, since a sweep builds thousands of configurations."""
+def _keys(cls: type, path: tuple[str, ...]) -> tuple[Key, ...]:
+    """Read once, since a sweep builds thousands of configurations, and reading types is slow."""
     hints = get_type_hints(cls)
-    return tuple((one, hints[one.name], _tables(hints[one.name])) for one in fields(cls) if one.init)
+    return tuple(
+        Key((*path, one.name), one, hints[one.name], _tables(hints[one.name])) for one in fields(cls) if one.init
+    )
 
 
 def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
@@ -86,6 +87,7 @@ def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
         yield from known.values()
 
 
+@cache
 def name_of(table: type) -> object:
     """What `name` has in a dataclass that is not told otherwise."""
     return next((key.default for key in keys(table) if key.name == "name"), None)

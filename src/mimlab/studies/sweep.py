@@ -6,12 +6,14 @@ there. A point that fails is a row that says so.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -26,7 +28,10 @@ from mimlab.studies.single import versions
 from mimlab.studies.sweep_plan import SEED, Plan, Point
 from mimlab.studies.sweep_points import RAN, failed, table_of, verdict_column
 from mimlab.studies.sweep_shards import Shards
-from mimlab.studies.sweep_workers import carry_out, check_workers, workers
+from mimlab.studies.sweep_workers import carry_out, check_workers, connected, processes
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PLAN = "plan.json"  # in DIR.partial: what it was begun with
 LISTED = 20  # failures that the summary names
@@ -93,15 +98,17 @@ def run_sweep(
     _check(directory, overwrite, resume)
     points = plan.points
     began = time.perf_counter()
-    with directory as folder:
-        try:
-            _claim(folder, plan)
-            shards = Shards(folder / "shards")
-            _run(points, shards, folder, number, scheduler, progress)
-        except InputError:
-            if not resume:
-                shutil.rmtree(folder)
-            raise
+    with ExitStack() as opened:
+        remote = None if scheduler is None else opened.enter_context(connected(scheduler))
+        folder = opened.enter_context(directory)
+        _claim(folder, plan)
+        shards = Shards(folder / "shards")
+        _run(
+            points,
+            shards,
+            lambda: nullcontext(remote) if remote else processes(number, folder / "scratch"),
+            progress,
+        )
         if progress is not None:
             progress(1.0, "figures and page")
         rows = rows_of(plan, shards.joined())
@@ -124,11 +131,10 @@ def _check(directory: RunDirectory, overwrite: bool, resume: bool) -> None:
 
 def _claim(folder: Path, plan: Plan) -> None:
     """Say in the folder what it is begun with. Raises InputError where that was something else."""
-    mine = {"config": plan.config_toml, **plan.facts, "versions": versions()}
-    mine = {name: value for name, value in mine.items() if name != "versions"} | mine["versions"]
+    mine = {"config": plan.config_toml, **plan.facts, **versions()}
     if (folder / PLAN).is_file():
         found = read_json(folder / PLAN)
-        plain = _as_json(mine)
+        plain = json.loads(to_json(mine))
         other = [name for name in {**plain, **found} if found.get(name) != plain.get(name)]
         if other:
             raise InputError(
@@ -137,18 +143,10 @@ def _claim(folder: Path, plan: Plan) -> None:
     write_json(folder / PLAN, mine)
 
 
-def _as_json(value: object) -> Any:
-    import json
-
-    return json.loads(to_json(value))
-
-
 def _run(
     points: Sequence[Point],
     shards: Shards,
-    folder: Path,
-    number: int | None,
-    scheduler: str | None,
+    workers: Callable[[], AbstractContextManager[Client]],
     progress: Progress | None,
 ) -> None:
     """Run what no shard has."""
@@ -173,7 +171,7 @@ def _run(
     if work:
         if progress is not None:
             progress(-1.0, "starting workers")
-        with workers(number, scheduler, folder / "scratch") as client:
+        with workers() as client:
             carry_out(client, list(work.items()), take)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import product
-from math import log, prod
+from math import prod
 from typing import Any
 
 import numpy as np

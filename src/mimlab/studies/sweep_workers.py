@@ -1,8 +1,8 @@
 """Processes that run the points of a sweep: this machine's, or those of a dask scheduler that is given.
 
 Points travel in pieces of about TARGET seconds, since a point of the mean field takes less than the messages about it.
-A worker that dies takes nothing along: dask gives its piece to another. A point that kills every worker it is given to
-is found by sending the points of its piece one by one.
+A worker that dies takes nothing along: dask gives its piece to another. Where several die over a piece, one of its
+points may be why, or one that was beside it; at the end its points run again one by one, each with nothing beside it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,9 @@ def check_workers(number: int | None, scheduler: str | None) -> None:
 
 
 @contextmanager
-def workers(number: int | None, scheduler: str | None, scratch: Path) -> Iterator[Client]:
-    """A client whose workers are ready: processes on this machine, one per core unless `number` says otherwise, with
-    `scratch` for what they spill, or those of `scheduler`. Raises InputError where a scheduler or its workers cannot
-    be used."""
-    if scheduler is not None:
-        with _connected(scheduler) as client:
-            yield client
-        return
+def processes(number: int | None, scratch: Path) -> Iterator[Client]:
+    """A client of processes on this machine, one per core unless `number` says otherwise; `scratch` is for what they
+    spill, and is removed."""
     from distributed import Client, LocalCluster
 
     cores = len(os.sched_getaffinity(0))
@@ -61,6 +56,9 @@ def workers(number: int | None, scheduler: str | None, scratch: Path) -> Iterato
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=None,
+                    scheduler_kwargs={
+                        "dashboard_address": "127.0.0.1:0"
+                    },  # it insists on a port: any, and here
                     silence_logs=logging.CRITICAL,
                     local_directory=str(scratch),
                 )
@@ -84,7 +82,8 @@ def _no_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _connected(scheduler: str) -> Iterator[Client]:
+def connected(scheduler: str) -> Iterator[Client]:
+    """A client of a dask scheduler. Raises InputError where it or its workers cannot be used."""
     from distributed import Client
 
     try:
@@ -130,7 +129,7 @@ def carry_out(client: Client, work: Sequence[Work], take: Callable[[list[dict[st
     is lost."""
     from distributed import KilledWorker, as_completed
 
-    waiting = deque(work)
+    waiting, suspects = deque(work), deque[Work]()
     running: dict[str, list[Work]] = {}
     lanes = 2 * max(1, sum(client.nthreads().values()))  # the next piece is there when one is done
     done = as_completed(loop=client.loop)
@@ -145,9 +144,12 @@ def carry_out(client: Client, work: Sequence[Work], take: Callable[[list[dict[st
         size = min(MOST_IN_PIECE, max(1, int(TARGET / each)), max(1, ceil(len(waiting) / lanes)))
         if waiting:
             send([waiting.popleft() for _ in range(min(size, len(waiting)))])
+        elif suspects and not running:
+            send([suspects.popleft()])
 
     for _ in range(lanes):
         send_next()
+    alone = False
     for future in done:
         piece = running.pop(future.key)
         error = future.exception() if future.status != "cancelled" else OSError("the scheduler is gone")
@@ -157,12 +159,11 @@ def carry_out(client: Client, work: Sequence[Work], take: Callable[[list[dict[st
             take(rows)
         elif not isinstance(error, KilledWorker):
             raise error
-        elif len(piece) > 1:
-            for one in piece:
-                send([one])
-            continue
+        elif alone:
+            take([failed(piece[0][0], "failed", "each worker that ran it died; it may need more memory")])
         else:
-            take([failed(piece[0][0], "failed", "the worker that ran it died, again and again: memory?")])
+            suspects.extend(piece)
+        alone = not waiting and not running  # whatever is sent from here on has all workers to itself
         send_next()
 
 
