@@ -1,8 +1,10 @@
 """Sweeps on workers of their own processes: rows are those of single runs, failures are rows, nothing runs twice."""
 
 import os
+import re
 import signal
 import threading
+from pathlib import Path
 
 import dask
 import pytest
@@ -20,6 +22,12 @@ from mimlab.studies.sweep_plan import Plan
 from mimlab.studies.sweep_points import failed, run_point, table_of
 from mimlab.studies.sweep_shards import Shards
 
+CONTRACT = (
+    (Path(__file__).parents[1] / "docs/file-contract.md")
+    .read_text()
+    .partition("\n`sweep`: ")[2]
+    .partition("\n\n")[0]
+)
 SMALL = {"world": {"area_sizes": [12, 4, 4]}, "dynamics": {"engine": "mean-field", "stop_attention": 0.6}}
 SLOW = {"world": {"area_sizes": [60, 20, 10]}, "dynamics": {"draws": 64}}
 
@@ -110,6 +118,8 @@ def test_one_at_a_time_has_a_survival_table(address, tmp_path):
     assert sides == {("objective.mask_ratio", "below", "0.25"), ("dynamics.query", "each", "global")}
     (record,) = (r for r in table if r["claim"] == "half-attention time" and r["side"] == "each")
     assert (record["at_base"], record["silent_at"], record["seeds"]) == ("holds", "global", 3)
+    for said in (summary, summary["axes"][0], summary["verdicts"][0]):
+        assert set(said) <= set(re.findall(r"\w+", CONTRACT))
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Survival" in page and "Along dynamics.query" in page
 
@@ -128,6 +138,7 @@ def test_what_cannot_run_is_a_row_and_the_rest_runs(address, tmp_path):
     assert summary["status"] == "finished"
     assert summary["statuses"] == {"stopped": 2, "refused": 4}
     assert [record["point"] for record in summary["failures"]] == [2, 3, 4, 5]
+    assert set(summary["failures"][0]) <= set(re.findall(r"\w+", CONTRACT))
     assert summary["warnings"][0].startswith("4 of 6 points did not run; the first: ")
     assert "query = 15 lies outside" in (tmp_path / "run" / "report.html").read_text()
 
