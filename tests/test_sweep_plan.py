@@ -107,6 +107,8 @@ def test_a_point_that_cannot_be_is_kept_with_the_reason():
 
 def test_the_configuration_is_filled_unless_a_default_is_in_the_way():
     assert plan("world.local_exponent=0.2").config_toml == to_mapping(build(SimulationConfig, BASE))
+    latents = plan("world.latent.values=[0.2,1.8]", "objective.mask_ratio=0.5", design="one-at-a-time")
+    assert latents.base == {"world.latent.values": None, "objective.mask_ratio": 0.75}
     assert plan("world.latent.values=[0.2,1.8]").config_toml == BASE
     lacking = {"world": {"global_exponent": 0.9, "local_exponent": 0.3}}
     assert plan("world.patches=1e3,1e4", mapping=lacking).config_toml == lacking

@@ -53,9 +53,9 @@ def survival(
 ) -> list[dict[str, Any]]:
     """A record per claim, axis and side of the base, as SURVIVAL_SCHEMA has it.
 
-    ``axes``: of each key its values. ``base``: of each key the value where all began. ``at_base``: of each seed there, the
-    verdicts by claim; ``moved``: of each key pairs of a value and the verdicts of one seed there. A claim that speaks
-    nowhere on a path has no record for it.
+    ``axes``: of each key its values. ``base``: of each key the value where all began. ``at_base``: of each seed there,
+    the verdicts by claim; ``moved``: of each key pairs of a value and the verdicts of one seed there. A claim that
+    speaks nowhere on a path has no record for it.
     """
     records = []
     for claim in claims:

@@ -10,7 +10,7 @@ from mimlab.cli.console import show_sweep
 from mimlab.cli.flags import configured
 from mimlab.cli.session import Session
 from mimlab.dynamics.config import SimulationConfig
-from mimlab.studies.sweep import run_sweep
+from mimlab.studies.sweep import is_interrupted, run_sweep
 from mimlab.studies.sweep_plan import Plan
 
 
@@ -71,6 +71,8 @@ def sweep(
         Print the summary as JSON on stdout, and nothing else.
     """
     plan = Plan.read(mapping, over, design, points)
+    if resume and not is_interrupted(out):
+        session.tell(f"{out}.partial holds no interrupted sweep to resume: beginning afresh")
     with session.resumable(out, "simulated"), session.progress() as progress:
         summary, _ = run_sweep(
             plan,

@@ -87,7 +87,6 @@ def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
         yield from known.values()
 
 
-@cache
 def name_of(table: type) -> object:
     """What `name` has in a dataclass that is not told otherwise."""
     return next((key.default for key in keys(table) if key.name == "name"), None)

@@ -21,8 +21,8 @@ from mimlab.claims.catalogue import CLAIMS
 from mimlab.claims.survival import SURVIVAL_SCHEMA, survival
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Progress
-from mimlab.runs import InputError, RunDirectory, to_mapping, write_toml
-from mimlab.runs.axes import Axis, label
+from mimlab.runs import InputError, RunDirectory, check, to_mapping, write_toml
+from mimlab.runs.axes import Axis, label, read_axis
 from mimlab.runs.tables import read_json, to_json, write_json, write_table
 from mimlab.studies.single import versions
 from mimlab.studies.sweep_plan import SEED, Plan, Point
@@ -62,10 +62,8 @@ def sweep(
     here, a script calls this below ``if __name__ == "__main__":``.
     """
     mapping = to_mapping(config) if isinstance(config, SimulationConfig) else config
-    texts = [axis for axis in over if isinstance(axis, str)]
-    read = iter(Plan.read(mapping, texts, "grid").axes if texts else ())
-    axes = tuple(axis if isinstance(axis, Axis) else next(read) for axis in over)
-    plan = Plan(Plan.read(mapping, [f"{SEED}=0"]).mapping, axes, design, points)
+    axes = tuple(axis if isinstance(axis, Axis) else read_axis(axis, SimulationConfig) for axis in over)
+    plan = Plan(check(SimulationConfig, mapping), axes, design, points)
     return run_sweep(
         plan,
         out,
@@ -118,12 +116,17 @@ def run_sweep(
     return summary, rows
 
 
+def is_interrupted(out: str | Path) -> bool:
+    """Whether a sweep was begun for this folder and has not ended."""
+    return (RunDirectory(out).partial / PLAN).is_file()
+
+
 def _check(directory: RunDirectory, overwrite: bool, resume: bool) -> None:
     """Refuse a folder that cannot be had, a sweep that has ended, and to lose one without a word."""
     if resume and not overwrite and (directory.target / "summary.json").is_file():
         raise InputError(f"{directory.target} has ended: there is nothing to resume; --overwrite begins anew")
     directory.check()
-    if (directory.partial / PLAN).is_file() and not (resume or overwrite):
+    if is_interrupted(directory.target) and not (resume or overwrite):
         raise InputError(
             f"{directory.partial} holds an interrupted sweep; go on with --resume, or begin anew with --overwrite"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -109,24 +110,32 @@ class Plan:
 
     @cached_property
     def base(self) -> dict[str, Any]:
-        """The value of every axis in the configuration itself, null where it has none; of its own seed."""
-        filled = self.config_toml
+        """The value of every axis in the configuration itself, its defaults included; None where it has none."""
+        filled = self._filled or self.mapping
         return {axis.key: _at(filled, axis.key) for axis in self.axes}
 
     @cached_property
     def config_toml(self) -> dict[str, Any]:
         """The configuration with every default, or as given where it is none without the axes, or where a default
         would stand in the way of an axis (latents by values beside low and high)."""
-        given: dict[str, Any] = _plain(self.mapping)
-        try:
-            filled = to_mapping(build(SimulationConfig, self.mapping))
+        if self._filled is not None:
             first = next(point for point in self.points if point.error is None)
-            laid = merge(filled, _laid(self.axes, first))
-            if hash_of(to_mapping(build(SimulationConfig, laid))) == first.hash:
-                return filled
-        except InputError:
-            pass
+            with suppress(InputError):
+                if (
+                    hash_of(to_mapping(build(SimulationConfig, self._laid(self._filled, first.values))))
+                    == first.hash
+                ):
+                    return self._filled
+        given: dict[str, Any] = _plain(self.mapping)
         return given
+
+    @cached_property
+    def _filled(self) -> dict[str, Any] | None:
+        """The configuration with every default; None where it is none without the axes."""
+        try:
+            return to_mapping(build(SimulationConfig, self.mapping))
+        except InputError:
+            return None
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -145,8 +154,7 @@ class Plan:
             for values in product(*(axis.values for axis in self.axes)):
                 yield dict(zip(keys, values, strict=True)), None
         elif self.design == "random":
-            seed = build(SimulationConfig, {"world": {"area_sizes": [1]}, **_only_seed(self.mapping)}).seed
-            generator = np.random.default_rng(seed)
+            generator = np.random.default_rng(whole_number(SEED, self.mapping.get(SEED, 0), least=0))
             for _ in range(self.size):
                 yield {axis.key: _drawn(axis, generator) for axis in self.axes}, None
         else:
@@ -160,15 +168,19 @@ class Plan:
                             yield {**setting, axis.key: value}, axis.key
 
     def _point(self, number: int, values: Mapping[str, Any], axis: str | None) -> Point:
-        mapping: Mapping[str, Any] = self.mapping
-        for one in self.axes:
-            if one.key in values:
-                mapping = merge(mapping, one.at(values[one.key]))
+        mapping = self._laid(self.mapping, values)
         try:
             config, error = to_mapping(build(SimulationConfig, mapping)), None
         except InputError as refused:
             config, error = _plain(mapping), str(refused)
         return Point(number, values, axis, hash_of(config), config, error)
+
+    def _laid(self, mapping: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A mapping with the values of a point on top."""
+        for axis in self.axes:
+            if axis.key in values:
+                mapping = merge(mapping, axis.at(values[axis.key]))
+        return mapping
 
 
 def hash_of(config: Mapping[str, Any]) -> str:
@@ -191,18 +203,6 @@ def _drawn(axis: Axis, generator: np.random.Generator) -> Any:
         low, high = (low - 0.5, high + 0.5) if axis.spacing == "linear" else (low, high)
     value = low * (high / low) ** share if axis.spacing == "log" else low + (high - low) * share
     return value if isinstance(axis.values[0], float) else round(value)
-
-
-def _laid(axes: Sequence[Axis], point: Point) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for axis in axes:
-        if axis.key in point.values:
-            mapping = merge(mapping, axis.at(point.values[axis.key]))
-    return mapping
-
-
-def _only_seed(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    return {SEED: mapping[SEED]} if SEED in mapping else {}
 
 
 def _at(mapping: Mapping[str, Any], key: str) -> Any:

@@ -152,7 +152,11 @@ def carry_out(client: Client, work: Sequence[Work], take: Callable[[list[dict[st
     alone = False
     for future in done:
         piece = running.pop(future.key)
-        error = future.exception() if future.status != "cancelled" else OSError("the scheduler is gone")
+        error = (
+            future.exception()
+            if future.status != "cancelled"
+            else OSError("sweep: the scheduler is gone; --resume goes on")
+        )
         if error is None:
             rows, seconds = future.result()
             each = max(1e-6, seconds / len(piece) if each == TARGET else (each + seconds / len(piece)) / 2)
