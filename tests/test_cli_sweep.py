@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,8 @@ def mimlab(*tokens: object) -> int:
     return run(application(*typed[:1]), typed)
 
 
-def start(folder: Path, *tokens: object) -> subprocess.Popen:
+@contextmanager
+def started(folder: Path, *tokens: object) -> Iterator[subprocess.Popen]:
     """The command in a process, with processes of its own, in a group that an interrupt reaches whole."""
     typed = [
         sys.executable,
@@ -45,7 +48,7 @@ def start(folder: Path, *tokens: object) -> subprocess.Popen:
         "--out",
         "run",
     ]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [str(one) for one in [*typed, *tokens]],
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -53,20 +56,24 @@ def start(folder: Path, *tokens: object) -> subprocess.Popen:
         text=True,
         start_new_session=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def shards_in(folder: Path) -> set[Path]:
     return set((folder / "run.partial" / "shards").glob("*.parquet"))
 
 
-def wait_for(what, seconds: float = 120.0):
-    """What `what` gives once it is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
+def wait_for(what, process: subprocess.Popen | None = None) -> None:
+    """Wait until `what` is true, while the process runs."""
+    end = time.monotonic() + 120
+    while not what():
+        assert process is None or process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
         time.sleep(0.02)
-    raise AssertionError("it never came")
 
 
 def children(parent: int) -> list[int]:
@@ -99,25 +106,26 @@ def no_page(monkeypatch):
 def test_kill_and_resume(tmp_path, no_page, monkeypatch, capsys):
     """A worker is killed, then the command, then the command is interrupted: no row is lost, none runs twice."""
     (tmp_path / "c.toml").write_text(BASE)
-    first = start(tmp_path)
-    wait_for(lambda: len(shards_in(tmp_path)) >= 2)
-    workers = children(first.pid)
-    assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    count = len(shards_in(tmp_path))
-    wait_for(lambda: len(shards_in(tmp_path)) >= count + 2)
-    first.kill()
-    _, said = first.communicate()
+    with started(tmp_path) as first:
+        wait_for(lambda: len(shards_in(tmp_path)) >= 2, first)
+        workers = children(first.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        count = len(shards_in(tmp_path))
+        wait_for(lambda: len(shards_in(tmp_path)) >= count + 2, first)
+        workers = {*workers, *children(first.pid)}
+        first.kill()
+        _, said = first.communicate()
     assert "Traceback" not in said
-    wait_for(lambda: all(is_gone(one) for one in [*workers, *children(first.pid)]))
+    wait_for(lambda: all(is_gone(one) for one in workers))
     assert not (tmp_path / "run").exists()
     before = {path: path.read_bytes() for path in shards_in(tmp_path)}
     assert before
 
-    second = start(tmp_path, "--resume")
-    wait_for(lambda: len(shards_in(tmp_path)) > len(before))
-    os.killpg(second.pid, signal.SIGINT)
-    _, said = second.communicate()
+    with started(tmp_path, "--resume") as second:
+        wait_for(lambda: len(shards_in(tmp_path)) > len(before), second)
+        os.killpg(second.pid, signal.SIGINT)
+        _, said = second.communicate()
     assert second.returncode == 130
     assert "what was simulated is in run.partial; --resume goes on from there" in said
     assert len(said.splitlines()) == 2
