@@ -28,6 +28,7 @@ CONTRACT = (
     .partition("\n`sweep`: ")[2]
     .partition("\n\n")[0]
 )
+DESCENT = {"integrator": "descent", "learning_rate": 1.0, "steps": 3}
 SMALL = {"world": {"area_sizes": [12, 4, 4]}, "dynamics": {"engine": "mean-field", "stop_attention": 0.6}}
 SLOW = {"world": {"area_sizes": [60, 20, 10]}, "dynamics": {"draws": 64}}
 
@@ -157,6 +158,33 @@ def test_a_defect_in_a_point_is_a_row_that_names_it(monkeypatch):
     monkeypatch.setattr(single, "simulate_config", broken)
     row = run_point("name", SMALL)
     assert (row["status"], row["error"]) == ("failed", "ZeroDivisionError: by none")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        {**SMALL, "dynamics": {**SMALL["dynamics"], "query": "global"}},
+        {**SMALL, "dynamics": {**SMALL["dynamics"], "query": "all"}},
+        {**SMALL, "objective": {"name": "contrastive"}, "dynamics": {**DESCENT, "draws": 64}},
+        {**SMALL, "dynamics": {**DESCENT, "engine": "dense"}},
+        {
+            **SMALL,
+            "objective": {"name": "in-context"},
+            "dynamics": {**DESCENT, "engine": "dense"},
+        },
+    ],
+    ids=["masked", "global", "all", "contrastive", "dense", "in-context"],
+)
+def test_every_objective_and_engine_has_its_row(config):
+    row = run_point("name", config)
+    assert row["error"] is None, row["error"]
+    table = table_of([row])
+    assert table.to_pylist()[0].items() >= row.items()
+    verdicts = simulate_config(build(SimulationConfig, config)).summary["claims"]
+    assert {name for name in row if name.endswith(":verdict")} == {
+        f"claim:{verdict['claim']}:verdict" for verdict in verdicts if verdict["query"] == row["query"]
+    }
 
 
 def test_rows_that_are_there_do_not_run_again(address, no_page, tmp_path):

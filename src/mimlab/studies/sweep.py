@@ -26,7 +26,7 @@ from mimlab.runs.axes import Axis, label, read_axis
 from mimlab.runs.tables import read_json, to_json, write_json, write_table
 from mimlab.studies.single import versions
 from mimlab.studies.sweep_plan import SEED, Plan, Point
-from mimlab.studies.sweep_points import RAN, failed, table_of, verdict_column
+from mimlab.studies.sweep_points import RAN, failed, table_of, value_column, verdict_column
 from mimlab.studies.sweep_shards import Shards
 from mimlab.studies.sweep_workers import carry_out, check_workers, connected, processes
 
@@ -190,8 +190,9 @@ def rows_of(plan: Plan, results: pa.Table) -> pa.Table:
         values = [point.values.get(axis.key, base) for point in plan.points]
         columns[axis.key] = _column(axis, values)
     order = [*table_of([]).column_names]
-    claims = [one for one in (c.name for c in CLAIMS) if verdict_column(one) in chosen.column_names]
-    order += [f"claim:{claim}:{what}" for claim in claims for what in ("verdict", "value")]
+    order += [
+        column for claim in claims_in(chosen) for column in (verdict_column(claim), value_column(claim))
+    ]
     return pa.table(columns | {name: chosen[name] for name in order})
 
 
@@ -240,7 +241,13 @@ def _summary(plan: Plan, rows: pa.Table) -> dict[str, Any]:
 
 def claims_in(rows: pa.Table) -> list[str]:
     """The claims that any point was judged by, in their own order."""
-    return [one.name for one in CLAIMS if verdict_column(one.name) in rows.column_names]
+    known = {claim.name: place for place, claim in enumerate(CLAIMS)}
+    found = [
+        name.split(":")[1]
+        for name in rows.column_names
+        if name.startswith("claim:") and name.endswith(":verdict")
+    ]
+    return sorted(found, key=lambda claim: known.get(claim, len(known)))
 
 
 def verdict_counts(rows: pa.Table) -> list[dict[str, Any]]:
