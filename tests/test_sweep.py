@@ -187,7 +187,7 @@ def test_every_objective_and_engine_has_its_row(config):
     }
 
 
-def test_rows_that_are_there_do_not_run_again(address, no_page, tmp_path):
+def test_rows_that_are_there_do_not_run_again(address, no_page, tmp_path, monkeypatch):
     plan = Plan.read(SMALL, ["objective.mask_ratio=0.25,0.5,0.75"])
     run_sweep(plan, tmp_path / "first", scheduler=address)
     partial = tmp_path / "run.partial"
@@ -205,7 +205,15 @@ def test_rows_that_are_there_do_not_run_again(address, no_page, tmp_path):
     other = Plan.read(SMALL, ["objective.mask_ratio=0.25,0.5,0.7"])
     with pytest.raises(InputError, match="begun with another axes; --resume needs the same"):
         run_sweep(other, tmp_path / "run", scheduler=address, resume=True)
+    sent: list[str] = []
+
+    def counted(client, work, take):
+        sent.extend(name for name, _ in work)
+        sweep_workers.carry_out(client, work, take)
+
+    monkeypatch.setattr("mimlab.studies.sweep.carry_out", counted)
     _, rows = run_sweep(plan, tmp_path / "run", scheduler=address, resume=True)
+    assert sent == [point.hash for point in plan.points[1:]]
     assert rows["error"].to_pylist() == ["kept as it is", None, None]
     whole = read_table(tmp_path / "first" / "rows.parquet").drop_columns(["seconds"])
     assert rows.drop_columns(["seconds"]).slice(1).equals(whole.slice(1))
