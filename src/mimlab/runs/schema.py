@@ -73,7 +73,9 @@ def _keys(cls: type, path: tuple[str, ...]) -> tuple[Key, ...]:
     """Read once, since a sweep builds thousands of configurations, and reading types is slow."""
     hints = get_type_hints(cls)
     return tuple(
-        Key((*path, one.name), one, hints[one.name], _tables(hints[one.name])) for one in fields(cls) if one.init
+        Key((*path, one.name), one, hints[one.name], _tables(hints[one.name]))
+        for one in fields(cls)
+        if one.init
     )
 
 
