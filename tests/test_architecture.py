@@ -20,7 +20,7 @@ ROOMS = (
     *("claims", "report", "studies", "cli"),
 )
 """In order of dependence. A trajectory records statistics, and a study writes its report."""
-HEAVY = {"torch", "transformers", "matplotlib", "plotly", "skimage"}
+HEAVY = {"torch", "transformers", "matplotlib", "plotly", "skimage", "dask", "distributed"}
 
 
 def name_of(path: Path) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import mimlab
+from mimlab.claims.survival import SURVIVAL_SCHEMA
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.tables import CORRELATIONS_SCHEMA, TRAJECTORY_SCHEMA
 from mimlab.runs.flags import flag_name
@@ -18,6 +19,7 @@ from mimlab.studies.photographs import GAP_SCHEMA, gap_summary
 from mimlab.studies.reproduction import Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, run_scale
 from mimlab.studies.survey import SURVEY_SCHEMA
+from mimlab.studies.sweep_points import RESULT_SCHEMA
 from mimlab.training.watching import MAPS_SCHEMA, SCHEMA, SHARES_SCHEMA
 from mimlab.world.gap import area_statistics
 
@@ -26,6 +28,8 @@ SCHEMAS = {
     "trajectory.parquet": TRAJECTORY_SCHEMA,
     "correlations.parquet": CORRELATIONS_SCHEMA,
     "points.parquet": POINTS_SCHEMA,
+    "rows.parquet": RESULT_SCHEMA,
+    "survival.parquet": SURVIVAL_SCHEMA,
     "gap.parquet": GAP_SCHEMA,
     "photographs.parquet": SURVEY_SCHEMA,
     "statistics.parquet": SCHEMA,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mimlab.studies.pretrain import pretrain
     from mimlab.studies.probe import probe
     from mimlab.studies.single import simulate
+    from mimlab.studies.sweep import sweep
     from mimlab.world import Latent, World
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "pretrain",
     "probe",
     "simulate",
+    "sweep",
 ]
 
 _HOMES = {
@@ -48,6 +50,7 @@ _HOMES = {
     "pretrain": "mimlab.studies.pretrain",
     "probe": "mimlab.studies.probe",
     "simulate": "mimlab.studies.single",
+    "sweep": "mimlab.studies.sweep",
 }
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "simulate": "Simulate one world, and judge the claims on it.",
     "gap": "Measure the information gap of photographs.",
     "scale": "Simulate one world over a range of P, and fit its exponents.",
+    "sweep": "Simulate many worlds, over axes of any keys, and judge the claims on each.",
     "pretrain": "Pretrain a vision transformer, and watch its attention form.",
     "probe": "Measure how diverse and how local the attention of vision transformers is.",
     "compare": "Put runs beside each other, in one table and one page.",

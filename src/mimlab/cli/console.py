@@ -88,6 +88,23 @@ def show_exponents(console: Console, summary: Record) -> None:
     show_verdicts(console, summary)
 
 
+def show_sweep(console: Console, summary: Record) -> None:
+    """A sweep: its design, what became of its points, the verdicts, and where each claim fails first."""
+    axes = ", ".join(f"{axis['key']} ({len(axis['values'])})" for axis in summary["axes"])
+    statuses = ", ".join(f"{number} {status}" for status, number in summary["statuses"].items())
+    console.print(_grid({"design": f"{summary['design']} over {axes}", "points": statuses}))
+    table = _table("claim", *_COLOURS)
+    for record in summary["verdicts"]:
+        table.add_row(record["claim"], *(str(record[verdict]) for verdict in _COLOURS))
+    console.print(table)
+    if summary["survival"]:
+        table = _table("claim", "axis", "from", "to", "fails at", "inconclusive at")
+        for record in summary["survival"]:
+            ends = (record[key] or ABSENT for key in ("base", "until", "fails_at", "inconclusive_at"))
+            table.add_row(record["claim"], record["axis"], *ends)
+        console.print(table)
+
+
 def show_probe(console: Console, summary: Record, layers: "pa.Table") -> None:
     """A table per model: means over heads and images of a few statistics by layer, and their baselines below."""
     from mimlab.report.probe_tables import baseline, curve, models_in, with_random_weights

@@ -11,6 +11,7 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -64,11 +65,18 @@ class Key:
 
 def keys(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
     """The keys of one table, in order: the fields that the constructor takes."""
+    return iter(_keys(cls, path))
+
+
+@cache
+def _keys(cls: type, path: tuple[str, ...]) -> tuple[Key, ...]:
+    """Read once, since a sweep builds thousands of configurations, and reading types is slow."""
     hints = get_type_hints(cls)
-    for field in fields(cls):
-        if field.init:
-            hint = hints[field.name]
-            yield Key((*path, field.name), field, hint, _tables(hint))
+    return tuple(
+        Key((*path, one.name), one, hints[one.name], _tables(hints[one.name]))
+        for one in fields(cls)
+        if one.init
+    )
 
 
 def walk(cls: type, path: tuple[str, ...] = ()) -> Iterator[Key]:
