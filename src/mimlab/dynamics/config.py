@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mimlab.dynamics.relax import Relaxation
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.checks import finite_number, whole_number
@@ -38,7 +39,8 @@ class Dynamics:
         A row is done when its attention on its own area, or with the contrastive objective on the global one, reaches
         this (in (0, 1]; 1 is never reached).
     start
-        Standard deviation of the entries of Q at the start; other than 0 for the contrastive objective only.
+        Standard deviation of the entries of Q at the start; other than 0 for the contrastive objective or the dense
+        engine only.
     """
 
     engine: str = "sampled"
@@ -102,6 +104,8 @@ class SimulationConfig:
     ----------
     world, objective, dynamics
         What images are, what is learned from them, and how.
+    relax
+        What departs from the paper's model; for the dense engine only.
     seed
         Drives the sampled and dense engines and random partitions.
     """
@@ -109,6 +113,7 @@ class SimulationConfig:
     world: World
     objective: MaskedReconstruction | ContrastiveLearning = field(default_factory=MaskedReconstruction)
     dynamics: Dynamics = field(default_factory=Dynamics)
+    relax: Relaxation = field(default_factory=Relaxation)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -116,15 +121,23 @@ class SimulationConfig:
             "world": World,
             "objective": MaskedReconstruction | ContrastiveLearning,
             "dynamics": Dynamics,
+            "relax": Relaxation,
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise InputError(
                     f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}."
                 )
-        if self.dynamics.start and isinstance(self.objective, MaskedReconstruction):
+        dense, masked = self.dynamics.engine == "dense", isinstance(self.objective, MaskedReconstruction)
+        if self.dynamics.start and masked and not dense:
             raise InputError(
-                "dynamics: start is for the contrastive objective; the masked one starts from Q = 0."
+                "dynamics: start is for the contrastive objective or engine = dense; the masked one starts from Q = 0."
+            )
+        if self.relax.relaxed and not (dense and masked):
+            raise InputError(
+                f"relax: {', '.join(self.relax.relaxed)} depart from the model that engine = {self.dynamics.engine} "
+                f"solves for objective = {self.objective.name}; use engine = dense with objective = masked, or leave "
+                "them at their defaults."
             )
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 

@@ -1,23 +1,28 @@
 """Engine "dense" as rows: the explicit network of ``dynamics.dense``, recorded like any other engine's.
 
 It trains all P rows at once, on mini-batches of ``draws`` fresh images, and ties nothing; it is the baseline that the
-other engines are checked against and timed against. Its columns come from a fixed set of evaluation images, so they
-carry sampling noise that no standard error is stated for; compare over several seeds.
+other engines are checked against and timed against. Its columns come from a fixed set of evaluation images. Standard
+errors are over these, of the one network that was trained (Φ and Υ, read off Q, have none); what training draws change
+shows over several seeds only.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
-from mimlab.dynamics.integrators import RECORDS, Path, Progress
-from mimlab.dynamics.rows import RowRun, first_half, measured
+from mimlab.dynamics.integrators import HALF, RECORDS, Path, Progress
+from mimlab.dynamics.rows import MEASURES_WITH_ERROR, RowRun, first_half, measured
 from mimlab.objectives.kernel import Evaluation
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
 from mimlab.world.row import unlumped_row
+
+if TYPE_CHECKING:
+    from mimlab.dynamics.dense import DenseAttention
 
 Array = np.ndarray
 
@@ -35,7 +40,9 @@ def run_dense(
             "use engine = sampled."
         )
     try:
-        from mimlab.dynamics.dense import DenseRecord, DenseWorld, train_dense
+        from mimlab.dynamics.dense import EVALUATION, DenseAttention, DenseRecord, Seed, train_dense
+        from mimlab.dynamics.dense_images import DenseWorld
+        from mimlab.dynamics.relaxed import RelaxedAttention, RelaxedWorld
     except ModuleNotFoundError as error:
         raise InputError(
             f"dynamics: engine = dense needs PyTorch ({error}); install the extra 'dense', or use engine = sampled."
@@ -45,6 +52,12 @@ def run_dense(
     learning_rate, steps = dynamics.learning_rate, dynamics.steps
     labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
     world = DenseWorld(labels, config.world.latent, config.objective.masked(layout.patches))
+    relaxed = None
+    if config.relax.relaxed or dynamics.start:
+        relaxed = RelaxedWorld(labels, config.world.latent, world.masked, config.relax)
+
+    def network(seed: Seed) -> DenseAttention:
+        return RelaxedAttention(relaxed, seed=seed, start=dynamics.start) if relaxed else DenseAttention(world, seed=seed)
 
     def done(record: DenseRecord) -> bool:
         if progress is not None:
@@ -55,12 +68,14 @@ def run_dense(
         world,
         learning_rate=learning_rate,
         steps=steps,
-        batch=dynamics.draws,
+        batch=config.relax.batch or dynamics.draws,
         seed=config.seed,
         observe=queries,
         record=np.unique(np.geomspace(1, steps, RECORDS).astype(int)).tolist(),
         stop=done,
+        network=network,
     )
+    fp_share = _fp_share(run.model, EVALUATION, config.seed)
     index = np.array([record.step for record in run.records])
     result = []
     for position, query in enumerate(queries):
@@ -78,12 +93,42 @@ def run_dense(
         )
         path = Path(learning_rate * index, states, index, run.status, None)
         one = measured(row, path, evaluated, config.world.latent.mean)
-        half_time = first_half(path.times, one.measures["attention_own"])
-        result.append(replace(one, path=replace(path, half_time=half_time)))
+        errors = dict.fromkeys(MEASURES_WITH_ERROR, np.zeros(len(index)))
+        errors |= {
+            "loss": np.array([m.loss_se for m in measures]),
+            "excess_loss": np.array([m.excess_se for m in measures]),
+            "attention_own": np.array([m.attention_own_se for m in measures]),
+            "attention_global": np.array([m.attention_global_se for m in measures]),
+        }
+        attention, error = one.measures["attention_own"], errors["attention_own"]
+        half_time = first_half(path.times, attention)
+        half_time_se = None if half_time is None else _half_time_error(path.times, attention, error)
+        path = replace(path, half_time=half_time)
+        result.append(
+            replace(one, path=path, errors=errors, half_time_se=half_time_se, fp_share=fp_share)
+        )
     return result
+
+
+def _fp_share(model: DenseAttention, images: int, seed: int) -> tuple[float, float]:
+    """FP / (FP + PP) of the logits over images of its own, and its standard error over them; NaN at Q = 0."""
+    fp, pp = model.logit_variances(model.draw(np.random.default_rng([seed, 0x6670]), images))
+    total = fp.mean() + pp
+    if not total > 0:
+        return np.nan, np.nan
+    return float(fp.mean() / total), float(pp * fp.std(ddof=1) / len(fp) ** 0.5 / total**2)
 
 
 def _state(Phi: Array, Upsilon: Array, query: int) -> Array:
     """(clusters, areas) and (P,) as the state of an unlumped row: Phi of each area, then Upsilon of the query's own
     position and of every position."""
     return np.concatenate([Phi[~np.isnan(Phi)], Upsilon[[query]], Upsilon])
+
+
+def _half_time_error(times: Array, attention: Array, error: Array) -> float:
+    """Standard error of when attention passes one half: its own over its slope there."""
+    after = int(np.flatnonzero(attention >= HALF)[0])
+    if after == 0:
+        return 0.0
+    slope = (attention[after] - attention[after - 1]) / (times[after] - times[after - 1])
+    return float(error[after] / slope)

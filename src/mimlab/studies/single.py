@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mimlab.dynamics.config import Dynamics, SimulationConfig
 from mimlab.dynamics.integrators import Progress
+from mimlab.dynamics.relax import Relaxation
 from mimlab.dynamics.rows import RowRun, run_rows
 from mimlab.dynamics.tables import attention_map, correlations_table, nearest_record, trajectory_table
 from mimlab.objectives.contrastive import ContrastiveLearning
@@ -62,12 +63,13 @@ def simulate(
     query: str | int = "local",
     stop_attention: float = 0.99,
     start: float = 0.0,
+    relax: Relaxation | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Simulation:
     """Train one attention layer on a world and return its trajectory, correlations and summary.
 
-    Parameters are those of ``Dynamics``; ``objective`` defaults to masked reconstruction at mask ratio 0.75. Times are
+    Parameters are those of ``Dynamics``; ``relax`` departs from the paper's model (engine dense); ``objective`` defaults to masked reconstruction at mask ratio 0.75. Times are
     in units of learning rate x steps. Raises InputError for what cannot be done as asked.
 
     >>> run = simulate(World(area_sizes=(12, 4, 4, 4)), engine="mean-field")
@@ -76,7 +78,8 @@ def simulate(
     """
     dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start)
     return simulate_config(
-        SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed), progress
+        SimulationConfig(world, objective or MaskedReconstruction(), dynamics, relax or Relaxation(), seed),
+        progress,
     )
 
 
@@ -222,6 +225,7 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
         "half_time_se": named.get("half_time_se"),
         "phases": [vars(phase) for run in runs for phase in run.phases],
         "phi_global_at_half_over_log_patches": named.get("phi_global_at_half_over_log_patches"),
+        **_shares(runs[0].fp_share),
         "queries": queries,
         "engine": config.dynamics.engine,
         "integrator": config.dynamics.integrator,
@@ -236,6 +240,14 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
         "latent_mean": config.world.latent.mean,
         "warnings": list(config.world.warnings),
     }
+
+
+def _shares(fp_share: tuple[float, float] | None) -> dict[str, float | None]:
+    """FP's and PP's shares of the logits' variance; unknown where there is no network, or nothing was learned."""
+    share, error = fp_share or (None, None)
+    if share is None or not share == share:
+        share, error = None, None
+    return {"fp_share": share, "pp_share": None if share is None else 1 - share, "fp_share_se": error}
 
 
 def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:

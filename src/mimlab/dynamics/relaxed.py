@@ -1,0 +1,186 @@
+"""Engine "dense" with the model's assumptions relaxed (docs/relaxations.md): each key of ``Relaxation`` as explicit
+vectors, matrices and images, differentiated by PyTorch.
+
+Nothing is derived here either. The loss is that of theory, section 2, for whatever images, features, positions, heads
+and matrices there are; without a relaxation it is the plain layer's to rounding. Rows do not decouple in general, so
+all are trained together. Misuse: as for the plain layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mimlab.dynamics.dense import Array, DenseAttention, Seed
+from mimlab.dynamics.dense_images import MiniBatch
+from mimlab.dynamics.relax import Relaxation
+from mimlab.dynamics.relaxed_images import Images, RelaxedWorld, draw_images
+
+__all__ = ["Images", "Relaxation", "RelaxedAttention", "RelaxedWorld", "draw_images", "optimiser_step"]
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of adam
+
+
+class RelaxedAttention(DenseAttention):
+    """The layer F_p = mean_h V_h Σ_q attn^h_{p→q} M(X)_q, whose queries are e_p + c M(X)_p, and its optimizer.
+
+    Tensors: ``positions`` (P, d), ``features`` (clusters, most areas, d), ``Q`` and ``V`` (heads, d, d); those that are
+    trained require gradients. ``start``: standard deviation of the entries of Q at the start.
+    """
+
+    def __init__(self, world: RelaxedWorld, *, seed: Seed = 0, start: float = 0.0) -> None:
+        relax, d = world.relax, world.space
+        generator = np.random.default_rng(seed)
+        super().__init__(world, seed=generator)
+        axes = self.axes.numpy()
+        self.relax = relax
+        self.features = torch.tensor(_features(self.features.numpy(), axes[-1], world))
+        positions = _positions(relax.positions, world.patches, generator) @ axes[: world.patches]
+        self.positions = torch.tensor(positions, requires_grad=relax.positions == "learned")
+        Q = axes.T @ (start * generator.standard_normal((relax.heads, d, d))) @ axes if start else None
+        self.Q = torch.zeros(relax.heads, d, d, dtype=self.dtype) if Q is None else torch.tensor(Q)
+        self.Q.requires_grad_()
+        identity = torch.eye(d, dtype=self.dtype)
+        self.V = identity.repeat(relax.heads, 1, 1).requires_grad_(relax.value_matrix > 0)
+        # What is trained, its learning rate relative to Q's, and what it decays to.
+        trained = ((self.Q, 1.0, 0.0), (self.V, relax.value_matrix, identity), (self.positions, 1.0, None))
+        self._trained = [one for one in trained if one[0].requires_grad]
+        self._memory = [(torch.zeros_like(one[0]), torch.zeros_like(one[0])) for one in self._trained]
+        self._steps = 0
+
+    def patches(self, images: Images) -> torch.Tensor:
+        """X, (images, P, d)."""
+        every = np.broadcast_to(np.arange(self.world.patches), images.mask.shape)
+        return self._patches(images, every)
+
+    def attention(self, images: Images) -> torch.Tensor:
+        """attn^h_{p→q}, masked q included: (images, heads, P, P)."""
+        return self._look(*self._rows_of(self.Q, None), images, self.patches(images), None)[0]
+
+    def loss(self, images: MiniBatch, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """½ Σ_{p∈M} ‖F_p - X_p‖² over p in ``rows``, by default all; mean over the images, weighted, for autograd."""
+        queries, upsilon = self._rows_of(self.Q, rows)
+        pieces = images.pieces(self._images_a_pass(len(queries)))
+        total = sum(self._reconstruct(queries, upsilon, piece, rows)[1].sum() for piece in pieces)
+        return torch.as_tensor(total * (images.weight / len(images)))
+
+    def shares(self, images: Images) -> dict[str, float]:
+        """The variances FP and PP of the logits (theory, section 8), heads averaged; their shares are of the sum."""
+        fp, pp = self.logit_variances(images)
+        return {"fp": float(fp.mean()), "pp": pp}
+
+    def descend(self, batch: MiniBatch, learning_rate: float, rows: Sequence[int] | None = None) -> float:
+        """One step of the optimizer on the batch; returns the loss before it."""
+        for tensor, *_ in self._trained:
+            tensor.grad = None
+        loss = self.loss(batch, rows)
+        loss.backward()
+        self._update(learning_rate)
+        return loss.item()
+
+    def draw(self, generator: np.random.Generator, images: int, hidden: int | None = None) -> Images:
+        """Fresh images of its world, as ``draw_images``."""
+        assert isinstance(self.world, RelaxedWorld)
+        return draw_images(self.world, generator, images, hidden)
+
+    def area_at(self, batch: MiniBatch, where: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The area that lies at each of the positions ``where`` in these images; shape (images, n)."""
+        assert isinstance(batch, Images)
+        return super().area_at(batch, (where + batch.roll[:, None]) % self.world.patches)
+
+    def own_noise(self, batch: MiniBatch, row: int) -> Array | float:
+        """½ σ² ‖ξ_p‖² of each image: nothing tells it."""
+        noise = getattr(batch, "noise", None)
+        return 0.0 if noise is None else 0.5 * self.relax.noise**2 * (noise[:, row] ** 2).sum(axis=1)
+
+    def _patches(self, batch: MiniBatch, where: NDArray[np.int64]) -> torch.Tensor:
+        content, noise = super()._patches(batch, where), getattr(batch, "noise", None)
+        if noise is None:
+            return content
+        return content.add_(torch.tensor(noise[np.arange(len(batch))[:, None], where]), alpha=self.relax.noise)
+
+    def _look(
+        self,
+        queries: torch.Tensor,
+        upsilon: torch.Tensor,
+        batch: MiniBatch,
+        contents: torch.Tensor,
+        rows: Sequence[int] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``_attend``, with a dimension of heads: (images, heads, rows, ·). ``contents``: X of the rows' patches."""
+        if self.relax.content_in_query:
+            mask = torch.as_tensor(batch.mask if rows is None else batch.mask[:, list(rows)])
+            known = self.relax.content_in_query * contents.masked_fill(mask[..., None], 0.0)
+            more = (known[:, None] @ self.Q).flatten(1, 2)  # (images, heads x rows, d)
+            queries, upsilon = queries + more, upsilon + more @ self.positions.T
+        attention, on_visible, content = self._attend(queries, upsilon, batch)
+        heads = (self.relax.heads, -1)
+        return attention.unflatten(1, heads), on_visible.unflatten(1, heads), content
+
+    def _reconstruct(
+        self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch, rows: Sequence[int] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention, mean over heads, and losses, as the plain layer's."""
+        chosen = np.arange(self.world.patches) if rows is None else np.asarray(rows)
+        target = self._patches(batch, np.broadcast_to(chosen, (len(batch), len(chosen))))
+        attention, on_visible, content = self._look(queries, upsilon, batch, target, rows)
+        if self.relax.value_matrix:
+            F = ((on_visible @ content[:, None]) @ self.V.mT).mean(dim=1)
+        else:
+            F = on_visible.mean(dim=1) @ content
+        residual = F - target
+        masked = torch.as_tensor(batch.mask[:, chosen])
+        return attention.mean(dim=1), 0.5 * torch.linalg.vecdot(residual, residual) * masked
+
+    @torch.no_grad()
+    def _update(self, learning_rate: float) -> None:
+        """One step along the gradients that are there."""
+        relax = self.relax
+        self._steps += 1
+        for (tensor, rate, rest), (first, second) in zip(self._trained, self._memory, strict=True):
+            assert tensor.grad is not None
+            step = tensor.grad
+            if relax.optimizer == "adam":
+                first.lerp_(step, 1 - BETAS[0])
+                second.mul_(BETAS[1]).addcmul_(step, step, value=1 - BETAS[1])
+                mean, square = (m / (1 - b**self._steps) for m, b in zip((first, second), BETAS, strict=True))
+                step = mean / (square.sqrt() + EPSILON)
+            elif relax.momentum:
+                step = first.mul_(relax.momentum).add_(step)
+            if relax.weight_decay and rest is not None:
+                step = step + relax.weight_decay * (tensor - rest)
+            tensor.sub_(step, alpha=rate * learning_rate)
+
+
+def optimiser_step(model: RelaxedAttention, images: Images, learning_rate: float) -> float:
+    """One step of the configured optimizer, whose state the model keeps; returns the loss before it."""
+    return model.descend(images, learning_rate)
+
+
+def _features(features: Array, common: Array, world: RelaxedWorld) -> Array:
+    """Features (clusters, most areas, d) as the relaxation has them, from orthonormal ones."""
+    rho, result = world.relax.coherence, features.copy()
+    for k, areas in enumerate(world.areas):
+        if rho:
+            result[k, :areas] = (1 - rho) ** 0.5 * features[k, :areas] + rho**0.5 * common
+        pairs = (areas - 1) // 2
+        for pair in range(round(world.relax.shared_features * pairs)):
+            result[k, 2 * pair + 2] = result[k, 2 * pair + 1]
+    return result
+
+
+def _positions(kind: str, patches: int, generator: np.random.Generator) -> Array:
+    """Position encodings in the basis of the orthonormal ones: (P, P), rows of norm 1."""
+    if kind == "random":
+        table = generator.standard_normal((patches, patches))
+    elif kind == "sincos":
+        half = patches // 2
+        angles = np.arange(patches)[:, None] * 10_000.0 ** (-2 * np.arange(half) / patches)
+        table = np.zeros((patches, patches))
+        table[:, : 2 * half] = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    else:
+        return np.eye(patches)
+    return np.asarray(table / np.linalg.norm(table, axis=1, keepdims=True))
