@@ -142,19 +142,24 @@ class DenseAttention:
     def _rows_of(self, Q: torch.Tensor, rows: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
         """e_pᵀQ, shape (rows, d), and e_pᵀQe_q, shape (rows, P): the logits' part common to all images. Of several
         heads the rows follow one another, head by head."""
-        queries = ((self.positions if rows is None else self.positions[list(rows)]) @ Q).reshape(-1, Q.shape[-1])
+        queries = ((self.positions if rows is None else self.positions[list(rows)]) @ Q).reshape(
+            -1, Q.shape[-1]
+        )
         return queries, queries @ self.positions.T
 
     def _images_a_pass(self, rows: int) -> int:
         visible = self.world.patches - self.world.masked
         return max(1, PIECE // max(rows * self.world.patches, visible * self.world.space))
 
-    def _patches(self, batch: MiniBatch, where: NDArray[np.int64]) -> torch.Tensor:
-        """X_q = z_j v_{k,j} at the positions ``where`` (images, n); shape (images, n, d)."""
+    def _patches(
+        self, batch: MiniBatch, where: NDArray[np.int64], features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """X_q = z_j v_{k,j} at the positions ``where`` (images, n), of these features or others; (images, n, d)."""
         cluster = batch.cluster[:, None]
         area = self.area_at(batch, where)
         latent = torch.tensor(np.take_along_axis(batch.latent, area, axis=1), dtype=self.dtype)
-        return self.features[torch.as_tensor(cluster), torch.as_tensor(area)].mul_(latent[..., None])
+        vectors = self.features if features is None else features
+        return vectors[torch.as_tensor(cluster), torch.as_tensor(area)].mul_(latent[..., None])
 
     def pooled(self, Q: torch.Tensor, batch: MiniBatch) -> torch.Tensor:
         """(1/P) Σ_p F_p over all rows, (images, d), of any Q, for autograd (theory, section 6)."""
@@ -167,7 +172,7 @@ class DenseAttention:
         """Attention (images, rows, P), what of it is on visible patches (images, rows, n), and those (images, n, d)."""
         visible = np.nonzero(~batch.mask)[1].reshape(len(batch), -1)
         content = self._patches(batch, visible)
-        at = torch.as_tensor(visible)[:, None, :].expand(-1, queries.shape[-2], -1)
+        at = torch.as_tensor(visible)[:, None, :].expand(-1, len(queries), -1)
         logits = upsilon.expand(len(batch), -1, -1).scatter_add(2, at, queries @ content.transpose(1, 2))
         attention = torch.softmax(logits, dim=2)
         return attention, attention.gather(2, at), content
@@ -214,7 +219,10 @@ def measure(model: DenseAttention, batch: MiniBatch, row: int) -> RowMeasure:
         (attention * (visible & (areas == area))).sum(axis=1)[hopeful] for area in (own, np.zeros_like(own))
     )
     loss, loss_se = mean_and_error(batch.weight * losses)
-    floor, excess_se = float(np.mean(batch.weight * floors)), mean_and_error(batch.weight * (losses - floors))[1]
+    floor, excess_se = (
+        float(np.mean(batch.weight * floors)),
+        mean_and_error(batch.weight * (losses - floors))[1],
+    )
     (own_mean, own_se), (global_mean, global_se) = mean_and_error(on_own), mean_and_error(on_global)
     return RowMeasure(loss, floor, own_mean, global_mean, loss_se, excess_se, own_se, global_se)
 
@@ -307,13 +315,16 @@ def train_dense(
     generator = np.random.default_rng(seeds[0])
     model = network(seeds[1]) if network else DenseAttention(world, basis=basis, seed=seeds[1], dtype=dtype)
 
+    def evaluated(row: int) -> MiniBatch:
+        """A row's own images, whichever others are observed."""
+        images = model.draw(np.random.default_rng(seeds[2 + row]), evaluation, row)
+        return replace(images, cluster=np.arange(evaluation) % world.clusters)
+
+    looked_at = [evaluated(row) for row in observed]
+
     def look(step: int) -> DenseRecord:
-        measures = []
-        for row in observed:  # each has its own images, whichever others are observed
-            images = model.draw(np.random.default_rng(seeds[2 + row]), evaluation, row)
-            images = replace(images, cluster=np.arange(evaluation) % world.clusters)
-            measures.append(measure(model, images, row))
-        return DenseRecord(step, step * learning_rate, *model.correlations(observed), tuple(measures))
+        measures = tuple(measure(model, images, row) for images, row in zip(looked_at, observed, strict=True))
+        return DenseRecord(step, step * learning_rate, *model.correlations(observed), measures)
 
     records, due = [look(0)], {*record, steps}
     for step in range(1, steps + 1):

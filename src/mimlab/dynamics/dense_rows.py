@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+MOST_NOISE = 2**28  # numbers of one draw of images: 2 GB
 LARGEST = 4096  # patches: P x P attention in float64 takes 128 MB an image beyond
 
 
@@ -55,9 +56,19 @@ def run_dense(
     relaxed = None
     if config.relax.relaxed or dynamics.start:
         relaxed = RelaxedWorld(labels, config.world.latent, world.masked, config.relax)
+        images = max(EVALUATION, config.relax.batch or dynamics.draws)
+        if config.relax.noise and images * relaxed.patches * relaxed.space > MOST_NOISE:
+            raise InputError(
+                f"relax: noise = {config.relax.noise} draws {images} images x {relaxed.patches} patches x "
+                f"{relaxed.space} numbers at once, more than {MOST_NOISE:.1e}; give fewer patches or draws."
+            )
 
     def network(seed: Seed) -> DenseAttention:
-        return RelaxedAttention(relaxed, seed=seed, start=dynamics.start) if relaxed else DenseAttention(world, seed=seed)
+        return (
+            RelaxedAttention(relaxed, seed=seed, start=dynamics.start)
+            if relaxed
+            else DenseAttention(world, seed=seed)
+        )
 
     def done(record: DenseRecord) -> bool:
         if progress is not None:
@@ -75,7 +86,7 @@ def run_dense(
         stop=done,
         network=network,
     )
-    fp_share = _fp_share(run.model, EVALUATION, config.seed)
+    fp_share = fp_share_of(run.model, EVALUATION, config.seed)
     index = np.array([record.step for record in run.records])
     result = []
     for position, query in enumerate(queries):
@@ -104,13 +115,11 @@ def run_dense(
         half_time = first_half(path.times, attention)
         half_time_se = None if half_time is None else _half_time_error(path.times, attention, error)
         path = replace(path, half_time=half_time)
-        result.append(
-            replace(one, path=path, errors=errors, half_time_se=half_time_se, fp_share=fp_share)
-        )
+        result.append(replace(one, path=path, errors=errors, half_time_se=half_time_se, fp_share=fp_share))
     return result
 
 
-def _fp_share(model: DenseAttention, images: int, seed: int) -> tuple[float, float]:
+def fp_share_of(model: DenseAttention, images: int, seed: int) -> tuple[float, float]:
     """FP / (FP + PP) of the logits over images of its own, and its standard error over them; NaN at Q = 0."""
     fp, pp = model.logit_variances(model.draw(np.random.default_rng([seed, 0x6670]), images))
     total = fp.mean() + pp

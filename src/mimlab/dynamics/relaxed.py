@@ -58,7 +58,7 @@ class RelaxedAttention(DenseAttention):
 
     def attention(self, images: Images) -> torch.Tensor:
         """attn^h_{p→q}, masked q included: (images, heads, P, P)."""
-        return self._look(*self._rows_of(self.Q, None), images, self.patches(images), None)[0]
+        return self._look(*self._rows_of(self.Q, None), images, None)[0]
 
     def loss(self, images: MiniBatch, rows: Sequence[int] | None = None) -> torch.Tensor:
         """½ Σ_{p∈M} ‖F_p - X_p‖² over p in ``rows``, by default all; mean over the images, weighted, for autograd."""
@@ -96,44 +96,60 @@ class RelaxedAttention(DenseAttention):
         noise = getattr(batch, "noise", None)
         return 0.0 if noise is None else 0.5 * self.relax.noise**2 * (noise[:, row] ** 2).sum(axis=1)
 
-    def _patches(self, batch: MiniBatch, where: NDArray[np.int64]) -> torch.Tensor:
-        content, noise = super()._patches(batch, where), getattr(batch, "noise", None)
-        if noise is None:
-            return content
-        return content.add_(torch.tensor(noise[np.arange(len(batch))[:, None], where]), alpha=self.relax.noise)
+    def _patches(
+        self, batch: MiniBatch, where: NDArray[np.int64], features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        content, noise = super()._patches(batch, where, features), getattr(batch, "noise", None)
+        if noise is not None:
+            content.add_(torch.tensor(noise[np.arange(len(batch))[:, None], where]), alpha=self.relax.noise)
+        return content
+
+    def _contents(self, batch: MiniBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every patch as coordinates (images, P, B) in a basis (B, d): that of the features, which are few, where there
+        is no noise."""
+        every = np.broadcast_to(np.arange(self.world.patches), batch.mask.shape)
+        basis = self.features.flatten(0, 1)
+        if self.relax.noise:
+            return self._patches(batch, every), torch.eye(self.world.space, dtype=self.dtype)
+        axes = torch.eye(len(basis), dtype=self.dtype).unflatten(0, self.features.shape[:2])
+        return self._patches(batch, every, axes), basis
 
     def _look(
-        self,
-        queries: torch.Tensor,
-        upsilon: torch.Tensor,
-        batch: MiniBatch,
-        contents: torch.Tensor,
-        rows: Sequence[int] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As ``_attend``, with a dimension of heads: (images, heads, rows, ·). ``contents``: X of the rows' patches."""
+        self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch, rows: Sequence[int] | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Attention (images, heads, rows, P); patches, and what is seen of them, in a basis; the basis."""
+        contents, basis = self._contents(batch)
+        seen = contents.masked_fill(torch.as_tensor(batch.mask)[..., None], 0.0)
+        queries = queries @ basis.T
         if self.relax.content_in_query:
-            mask = torch.as_tensor(batch.mask if rows is None else batch.mask[:, list(rows)])
-            known = self.relax.content_in_query * contents.masked_fill(mask[..., None], 0.0)
-            more = (known[:, None] @ self.Q).flatten(1, 2)  # (images, heads x rows, d)
-            queries, upsilon = queries + more, upsilon + more @ self.positions.T
-        attention, on_visible, content = self._attend(queries, upsilon, batch)
-        heads = (self.relax.heads, -1)
-        return attention.unflatten(1, heads), on_visible.unflatten(1, heads), content
+            known = seen if rows is None else seen[:, list(rows)]
+            more = (self.relax.content_in_query * known[:, None]) @ (
+                basis @ self.Q
+            )  # (images, heads, rows, d)
+            queries = queries + (more @ basis.T).flatten(1, 2)
+            upsilon = upsilon + (more @ self.positions.T).flatten(1, 2)
+        queries, upsilon = (each.expand(len(batch), -1, -1) for each in (queries, upsilon))
+        attention = torch.softmax(torch.baddbmm(upsilon, queries, seen.mT), dim=2)
+        return attention.unflatten(1, (self.relax.heads, -1)), contents, seen, basis
 
     def _reconstruct(
         self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch, rows: Sequence[int] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention, mean over heads, and losses, as the plain layer's."""
-        chosen = np.arange(self.world.patches) if rows is None else np.asarray(rows)
-        target = self._patches(batch, np.broadcast_to(chosen, (len(batch), len(chosen))))
-        attention, on_visible, content = self._look(queries, upsilon, batch, target, rows)
+        attention, contents, seen, basis = self._look(queries, upsilon, batch, rows)
+        mask = torch.as_tensor(batch.mask)
+        if rows is not None:
+            contents, mask = contents[:, list(rows)], mask[:, list(rows)]
+        F = attention @ seen[:, None]  # (images, heads, rows, B)
         if self.relax.value_matrix:
-            F = ((on_visible @ content[:, None]) @ self.V.mT).mean(dim=1)
+            residual = (F @ (basis @ self.V.mT)).mean(dim=1) - contents @ basis
+            squares = residual.square().sum(dim=2)
         else:
-            F = on_visible.mean(dim=1) @ content
-        residual = F - target
-        masked = torch.as_tensor(batch.mask[:, chosen])
-        return attention.mean(dim=1), 0.5 * torch.linalg.vecdot(residual, residual) * masked
+            residual = F.mean(dim=1) - contents
+            other = residual if self.relax.noise else residual @ (basis @ basis.T)
+            squares = torch.linalg.vecdot(other, residual)
+        mean = attention.mean(dim=1) if self.relax.heads > 1 else attention.squeeze(1)
+        return mean, 0.5 * squares * mask
 
     @torch.no_grad()
     def _update(self, learning_rate: float) -> None:

@@ -46,7 +46,9 @@ class RowRun:
     phases: tuple[Phase, ...]
     errors: dict[str, Array] = field(default_factory=dict)
     half_time_se: float | None = None
-    fp_share: tuple[float, float] | None = None  # of the whole network, and its standard error; dense engine only
+    fp_share: tuple[float, float] | None = (
+        None  # of the whole network, and its standard error; dense engine only
+    )
 
 
 def queries_of(layout: Layout, query: str | int, max_cells: int) -> list[int]:
