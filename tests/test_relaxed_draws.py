@@ -54,6 +54,7 @@ def assert_uniform(latent):
 def test_latents_and_clusters_of_the_default():
     images = images_of(world_of(), MANY_IMAGES)
     assert_frequency(plain(images.cluster) == 1, 0.5)
+    assert images.latent.shape == (MANY_IMAGES, 4)
     assert_uniform(plain(images.latent))
 
 
@@ -72,6 +73,7 @@ def test_signs_are_independent_of_each_other_and_of_strength(signed):
 @pytest.mark.parametrize("r", [0.2, 0.8])
 def test_latents_are_tied_by_a_gaussian_copula(r):
     latent = plain(images_of(world_of(MANY, 3, latent_correlation=r), MANY_IMAGES, seed=2).latent)
+    assert latent.shape == (MANY_IMAGES, 5)
     assert_uniform(latent)
     scores = np.vectorize(NormalDist().inv_cdf)(latent - 0.5)
     for i, j in combinations(range(latent.shape[1]), 2):

@@ -158,7 +158,7 @@ def test_heads_that_start_apart_stay_apart(case):
 def test_the_loss_falls_on_the_same_images(case):
     world = world_of(TWO, 3, **case)
     model, images = RelaxedAttention(world), images_of(world, 64)
-    before = float(model.loss(images))
+    before = model.loss(images).item()
     for _ in range(20):
         optimiser_step(model, images, 0.05)
-    assert float(model.loss(images)) < before - 1e-4
+    assert model.loss(images).item() < before - 1e-4
