@@ -49,7 +49,8 @@ CORRELATIONS = {
 }
 SUMMARY = words("""
     status information_gap loss_floor half_time half_time_se phases
-    phi_global_at_half_over_log_patches fp_share pp_share fp_share_se queries engine integrator patches clusters area_sizes
+    phi_global_at_half_over_log_patches fp_share pp_share fp_share_se queries engine integrator
+    patches clusters area_sizes
     global_exponent local_exponent mask_ratio latent latent_mean warnings claims seed versions
     seconds
 """)

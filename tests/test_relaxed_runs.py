@@ -1,6 +1,7 @@
 """Whole runs of the dense engine with its assumptions relaxed: what they equal, what they refuse, what they state."""
 
 import json
+import shlex
 from dataclasses import fields, replace
 
 import numpy as np
@@ -20,8 +21,11 @@ from mimlab.dynamics.dense_images import DenseWorld  # noqa: E402
 from mimlab.dynamics.dense_rows import fp_share_of  # noqa: E402
 from mimlab.dynamics.relax import Relaxation  # noqa: E402
 from mimlab.dynamics.relaxed import RelaxedAttention, RelaxedWorld  # noqa: E402
-from mimlab.runs import build, read_toml, to_mapping, write_toml  # noqa: E402
+from mimlab.runs import build, merge, read_toml, to_mapping, write_toml  # noqa: E402
+from mimlab.runs.flags import read_flag  # noqa: E402
+from mimlab.runs.schema import walk  # noqa: E402
 from mimlab.runs.tables import read_table  # noqa: E402
+from mimlab.studies.survival import BASE, LADDERS, adam_command, survival_command  # noqa: E402
 
 WORLD = mimlab.World(area_sizes=(8, 4, 4))
 FAST = {"engine": "dense", "integrator": "descent", "learning_rate": 2.0, "steps": 6, "draws": 8}
@@ -324,7 +328,7 @@ def test_standard_errors_are_those_of_other_images():
 
 
 def test_a_targets_own_noise_is_no_excess():
-    """Uniform attention averages the noise of the visible patches, ½ γ σ² (1-γ)/P; the target's own, ½ γ σ², is floor."""
+    """Uniform attention averages the noise of visible patches, ½ γ σ² (1-γ)/P; the target's own, ½ γ σ², is floor."""
     areas, sigma = np.repeat([[0, 1, 2]], [8, 4, 4], axis=1), 2.0
     model = RelaxedAttention(RelaxedWorld(areas, mimlab.Latent(low=1, high=1), 12, Relaxation(noise=sigma)))
     generator, losses, excess = np.random.default_rng(0), [], []
@@ -354,3 +358,18 @@ def test_a_configuration_says_what_is_relaxed():
     relax = Relaxation(noise=0.1, heads=2)
     assert relax.relaxed == ("noise", "heads") and not relax.is_paper
     assert replace(relax, noise=0, heads=1).is_paper
+
+
+def test_the_survival_table_starts_from_the_paper_and_takes_keys_that_there_are():
+    base = read_toml(BASE)
+    assert build(SimulationConfig, base).relax.is_paper
+    for key, values in LADDERS.items():
+        table, name = key.split(".")
+        for value in values.split(","):
+            (known,) = [one for one in walk(SimulationConfig) if str(one) == key]
+            config = build(SimulationConfig, merge(base, {table: {name: read_flag(known, [value])}}))
+            assert config != build(SimulationConfig, base)
+    assert {key.removeprefix("relax.") for key in LADDERS} >= {f.name for f in fields(Relaxation)} - {"optimizer"}
+    words = shlex.split(survival_command("runs/s"))
+    assert words[words.index("--design") + 1] == "one-at-a-time" and words.count("--over") == len(LADDERS) + 1
+    assert "adam" in adam_command("runs/s")
