@@ -7,12 +7,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from mimlab import Latent, World, judge, simulate  # noqa: E402
+from mimlab import Latent, World, judge, simulate
 
 CLAIM = "features exceed positions"
 RUN = {"engine": "dense", "integrator": "descent", "learning_rate": 1.0, "steps": 60, "draws": 32}
 CASES = [
-    ("holds", World(area_sizes=(12, 12)), "Υ ≈ Φ/(C_a - 1) = Φ/11 on 11 positions, against Φ on the visible quarter"),
+    (
+        "holds",
+        World(area_sizes=(12, 12)),
+        "Υ ≈ Φ/(C_a - 1) = Φ/11 on 11 positions, against Φ on the visible quarter",
+    ),
     (
         "fails",
         World(area_sizes=(2,) * 6),
@@ -30,7 +34,9 @@ CASES = [
 def test_case(verdict, world, why):
     run = simulate(world, **RUN)
     (found,) = [c for c in run.summary["claims"] if c["claim"] == CLAIM]
-    assert found["verdict"] == verdict, f"{found['value']} in [{found['low']}, {found['high']}]; expected as {why}"
+    assert found["verdict"] == verdict, (
+        f"{found['value']} in [{found['low']}, {found['high']}]; expected as {why}"
+    )
 
 
 def test_nothing_learned_is_no_share():

@@ -51,7 +51,7 @@ SUMMARY = words("""
     status information_gap loss_floor half_time half_time_se phases
     phi_global_at_half_over_log_patches fp_share pp_share fp_share_se queries engine integrator
     patches clusters area_sizes
-    global_exponent local_exponent mask_ratio latent latent_mean warnings claims seed versions
+    global_exponent local_exponent objective mask_ratio latent latent_mean warnings claims seed versions
     seconds
 """)
 QUERY = words("""
@@ -204,7 +204,7 @@ def test_keys(files):
 def test_the_configuration_is_read_back(files):
     text = (files.folder / "config.toml").read_text(encoding="utf-8")
     mapping = tomllib.loads(text)
-    assert set(mapping) == {"seed", "world", "objective", "dynamics"}
+    assert set(mapping) == {"seed", "world", "objective", "dynamics", "relax"}
     config = build(SimulationConfig, mapping)
     assert config == files.config
     assert mapping["dynamics"]["engine"] == files.config.dynamics.engine

@@ -369,7 +369,9 @@ def test_the_survival_table_starts_from_the_paper_and_takes_keys_that_there_are(
             (known,) = [one for one in walk(SimulationConfig) if str(one) == key]
             config = build(SimulationConfig, merge(base, {table: {name: read_flag(known, [value])}}))
             assert config != build(SimulationConfig, base)
-    assert {key.removeprefix("relax.") for key in LADDERS} >= {f.name for f in fields(Relaxation)} - {"optimizer"}
+    assert {key.removeprefix("relax.") for key in LADDERS} >= {f.name for f in fields(Relaxation)} - {
+        "optimizer"
+    }
     words = shlex.split(survival_command("runs/s"))
     assert words[words.index("--design") + 1] == "one-at-a-time" and words.count("--over") == len(LADDERS) + 1
     assert "adam" in adam_command("runs/s")

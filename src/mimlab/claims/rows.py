@@ -271,8 +271,8 @@ ROW_CLAIMS: tuple[Claim[RowEvidence], ...] = (
         Threshold(low=0.5),
         _features,
         "≥ 0.5",
-        "The larger of the two shares. Largest |Υ| beside one Φ, as above, says nothing of what the many other positions "
-        "and features do; this is their sum, and it can be measured in any network.",
+        "The larger of the two shares. Largest |Υ| beside one Φ, as above, says nothing of what the many other "
+        "positions and features do; this is their sum, and it can be measured in any network.",
     ),
     Claim(
         "two phases",

@@ -104,17 +104,17 @@ class SimulationConfig:
     ----------
     world, objective, dynamics
         What images are, what is learned from them, and how.
-    relax
-        What departs from the paper's model; for the dense engine only.
     seed
         Drives the sampled and dense engines and random partitions.
+    relax
+        What departs from the paper's model; for the dense engine only.
     """
 
     world: World
     objective: MaskedReconstruction | ContrastiveLearning = field(default_factory=MaskedReconstruction)
     dynamics: Dynamics = field(default_factory=Dynamics)
-    relax: Relaxation = field(default_factory=Relaxation)
     seed: int = 0
+    relax: Relaxation = field(default_factory=Relaxation)
 
     def __post_init__(self) -> None:
         kinds = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class MiniBatch:
 
     def pieces(self, images: int) -> Iterator[Self]:
         """The same, a few images at a time."""
-        each = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        each: dict[str, Any] = {name: a for name, a in vars(self).items() if isinstance(a, np.ndarray)}
         for start in range(0, len(self), images):
             yield replace(self, **{name: value[start : start + images] for name, value in each.items()})
 

@@ -119,12 +119,12 @@ def run_dense(
     return result
 
 
-def fp_share_of(model: DenseAttention, images: int, seed: int) -> tuple[float, float]:
-    """FP / (FP + PP) of the logits over images of its own, and its standard error over them; NaN at Q = 0."""
+def fp_share_of(model: DenseAttention, images: int, seed: int) -> tuple[float, float] | None:
+    """FP / (FP + PP) of the logits over images of its own, and its standard error over them; None where both are 0."""
     fp, pp = model.logit_variances(model.draw(np.random.default_rng([seed, 0x6670]), images))
     total = fp.mean() + pp
     if not total > 0:
-        return np.nan, np.nan
+        return None
     return float(fp.mean() / total), float(pp * fp.std(ddof=1) / len(fp) ** 0.5 / total**2)
 
 

@@ -78,10 +78,9 @@ def draw_images(
     images, P, relax = draw(world.plain, generator, n, hidden), world.patches, world.relax
     mask, roll, noise = images.mask, np.zeros(n, dtype=np.int64), None
     if relax.mask_shape == "block":
-        if hidden is None:
-            first = generator.integers(P, size=n)
-        else:
-            first = hidden - generator.integers(world.masked, size=n)
+        # Given that a position is masked, it is each of the block's with equal chance.
+        first = generator.integers(P if hidden is None else world.masked, size=n)
+        first = first if hidden is None else hidden - first
         mask = (np.arange(P) - first[:, None]) % P < world.masked
     if reach := round(relax.jitter * P):
         roll = generator.integers(-reach, reach + 1, size=n)

@@ -69,8 +69,9 @@ def simulate(
 ) -> Simulation:
     """Train one attention layer on a world and return its trajectory, correlations and summary.
 
-    Parameters are those of ``Dynamics``; ``relax`` departs from the paper's model (engine dense); ``objective`` defaults to masked reconstruction at mask ratio 0.75. Times are
-    in units of learning rate x steps. Raises InputError for what cannot be done as asked.
+    Parameters are those of ``Dynamics``; ``relax`` departs from the paper's model (engine dense); ``objective``
+    defaults to masked reconstruction at mask ratio 0.75. Times are in units of learning rate x steps. Raises InputError
+    for what cannot be done as asked.
 
     >>> run = simulate(World(area_sizes=(12, 4, 4, 4)), engine="mean-field")
     >>> run.summary["status"]
@@ -78,7 +79,7 @@ def simulate(
     """
     dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start)
     return simulate_config(
-        SimulationConfig(world, objective or MaskedReconstruction(), dynamics, relax or Relaxation(), seed),
+        SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed, relax or Relaxation()),
         progress,
     )
 
@@ -245,8 +246,6 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
 def _shares(fp_share: tuple[float, float] | None) -> dict[str, float | None]:
     """FP's and PP's shares of the logits' variance; unknown where there is no network, or nothing was learned."""
     share, error = fp_share or (None, None)
-    if share is None or not share == share:
-        share, error = None, None
     return {"fp_share": share, "pp_share": None if share is None else 1 - share, "fp_share_se": error}
 
 

@@ -43,5 +43,12 @@ def survival_command(out: str, config: str = str(BASE)) -> str:
 
 def adam_command(out: str, config: str = str(BASE)) -> str:
     """The same base trained by Adam, over learning rates of its own."""
-    words = ["--optimizer", "adam", "--over", f"dynamics.learning_rate={ADAM_RATES}", "--over", f"seed={SEEDS}"]
+    words = [
+        "--optimizer",
+        "adam",
+        "--over",
+        f"dynamics.learning_rate={ADAM_RATES}",
+        "--over",
+        f"seed={SEEDS}",
+    ]
     return shlex.join(["mimlab", "sweep", config, *words, "--out", out])
