@@ -111,9 +111,9 @@ def run_dense(
             "attention_own": np.array([m.attention_own_se for m in measures]),
             "attention_global": np.array([m.attention_global_se for m in measures]),
         }
-        attention, error = one.measures["attention_own"], errors["attention_own"]
+        attention, attention_se = one.measures["attention_own"], errors["attention_own"]
         half_time = first_half(path.times, attention)
-        half_time_se = None if half_time is None else _half_time_error(path.times, attention, error)
+        half_time_se = None if half_time is None else _half_time_error(path.times, attention, attention_se)
         path = replace(path, half_time=half_time)
         result.append(replace(one, path=path, errors=errors, half_time_se=half_time_se, fp_share=fp_share))
     return result

@@ -78,7 +78,8 @@ class RelaxedAttention(DenseAttention):
             tensor.grad = None
         loss = self.loss(batch, rows)
         loss.backward()
-        self._update(learning_rate)
+        with torch.no_grad():
+            self._update(learning_rate)
         return loss.item()
 
     def draw(self, generator: np.random.Generator, images: int, hidden: int | None = None) -> Images:
@@ -151,7 +152,6 @@ class RelaxedAttention(DenseAttention):
         mean = attention.mean(dim=1) if self.relax.heads > 1 else attention.squeeze(1)
         return mean, 0.5 * squares * mask
 
-    @torch.no_grad()
     def _update(self, learning_rate: float) -> None:
         """One step along the gradients that are there."""
         relax = self.relax
