@@ -15,6 +15,7 @@ from mimlab import Latent, MaskedReconstruction, World, simulate
 from mimlab.claims import judge_points, judge_survey
 from mimlab.claims.catalogue import CLAIMS
 from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS
+from mimlab.claims.in_context import COPYING_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS
 from mimlab.claims.surveys import SurveyEvidence
 from mimlab.claims.training import TRAINING_CLAIMS
@@ -368,6 +369,7 @@ CASES = [
 def test_no_claim_lacks_a_case():
     elsewhere = (
         *CONTRASTIVE_CLAIMS,
+        *COPYING_CLAIMS,
         *NETWORK_CLAIMS,
         *AGREEMENT_CLAIMS,
         *TRAINING_CLAIMS,

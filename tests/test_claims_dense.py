@@ -41,7 +41,7 @@ def test_case(verdict, world, why):
 
 def test_nothing_learned_is_no_share():
     run = simulate(World(area_sizes=(4, 4)), **RUN | {"steps": 1})
-    nothing = run.summary | {"fp_share": None, "fp_share_se": None}
+    nothing = run.summary | {"fp_share": None, "pp_share_se": None}
     (found,) = [v for v in judge(run.trajectory, nothing) if v.claim.name == CLAIM]
     assert found.verdict == "inconclusive" and "nothing was learned" in found.measurement.evidence
 
@@ -50,4 +50,4 @@ def test_a_network_of_zeros_has_no_share():
     """Latents of a thousandth and a learning rate of 1e-290: Q's squares are below the least number."""
     tiny = RUN | {"learning_rate": 1e-290, "steps": 1}
     summary = simulate(World(area_sizes=(4, 4), latent=Latent(low=1e-3, high=1e-3)), **tiny).summary
-    assert [summary[key] for key in ("fp_share", "pp_share", "fp_share_se")] == [None] * 3
+    assert [summary[key] for key in ("fp_share", "pp_share", "pp_share_se")] == [None] * 3

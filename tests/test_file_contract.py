@@ -49,10 +49,9 @@ CORRELATIONS = {
 }
 SUMMARY = words("""
     status information_gap loss_floor half_time half_time_se phases
-    phi_global_at_half_over_log_patches fp_share pp_share fp_share_se queries engine integrator
-    patches clusters area_sizes
-    global_exponent local_exponent objective mask_ratio latent latent_mean warnings claims seed versions
-    seconds
+    phi_global_at_half_over_log_patches queries engine integrator patches clusters area_sizes
+    global_exponent local_exponent objective mask_ratio fp_share pp_share pp_share_se latent latent_mean
+    warnings claims seed versions seconds
 """)
 QUERY = words("""
     query area area_size status patch_gap loss_floor hopeless half_time half_time_se

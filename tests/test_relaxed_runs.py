@@ -18,7 +18,7 @@ from mimlab.cli.session import run as run_command  # noqa: E402
 from mimlab.dynamics.config import SimulationConfig  # noqa: E402
 from mimlab.dynamics.dense import measure, train_dense  # noqa: E402
 from mimlab.dynamics.dense_images import DenseWorld  # noqa: E402
-from mimlab.dynamics.dense_rows import fp_share_of  # noqa: E402
+from mimlab.dynamics.dense_rows import shares_of  # noqa: E402
 from mimlab.dynamics.relax import Relaxation  # noqa: E402
 from mimlab.dynamics.relaxed import RelaxedAttention, RelaxedWorld  # noqa: E402
 from mimlab.runs import build, merge, read_toml, to_mapping, write_toml  # noqa: E402
@@ -288,7 +288,7 @@ def test_an_unknown_key_is_told_the_nearest():
 
 def test_no_other_engine_knows_shares():
     summary = mimlab.simulate(WORLD, engine="mean-field").summary
-    assert [summary[key] for key in ("fp_share", "pp_share", "fp_share_se")] == [None] * 3
+    assert [summary[key] for key in ("fp_share", "pp_share", "pp_share_se")] == [None] * 3
     assert "features exceed positions" not in {claim["claim"] for claim in summary["claims"]}
 
 
@@ -296,7 +296,7 @@ def test_one_verdict_on_the_shares_for_all_queries():
     run = mimlab.simulate(WORLD, **FAST, query="all")
     assert len(run.summary["queries"]) == 2
     (claim,) = [c for c in run.summary["claims"] if c["claim"] == "features exceed positions"]
-    share, error = run.summary["fp_share"], run.summary["fp_share_se"]
+    share, error = run.summary["fp_share"], run.summary["pp_share_se"]
     assert claim["value"] == share and claim["high"] - share == pytest.approx(SIGMAS * error)
 
 
@@ -313,13 +313,14 @@ def test_standard_errors_are_those_of_other_images():
         network=lambda s: RelaxedAttention(world, seed=s),
     )
     generator = np.random.default_rng(8)
+    shares = [shares_of(trained.model, 100, seed) for seed in range(100)]
     looks = [measure(trained.model, trained.model.draw(generator, 100, 4), 4) for _ in range(200)]
     for value, error in (
         ([m.loss for m in looks], [m.loss_se for m in looks]),
         ([m.loss - m.floor for m in looks], [m.excess_se for m in looks]),
         ([m.attention_own for m in looks], [m.attention_own_se for m in looks]),
         ([m.attention_global for m in looks], [m.attention_global_se for m in looks]),
-        zip(*[fp_share_of(trained.model, 100, seed) for seed in range(100)], strict=True),
+        ([found["fp_share"] for found in shares], [found["pp_share_se"] for found in shares]),
     ):
         value, error = np.array(value), np.array(error)
         assert np.std(value) == pytest.approx(

@@ -16,7 +16,7 @@ from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import probe_at_work, reproduction, training_verdicts, worlds
+from mimlab.studies import copying, probe_at_work, reproduction, training_verdicts, worlds
 from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
 
 RECORD = {
@@ -58,6 +58,7 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", one_core)
         patch.setattr(worlds, "RUNS", (ONE_RUN,))
+        patch.setattr(copying, "RUNS", ())
         patch.setattr(worlds, "SERIES", (ONE_SERIES,))
         patch.setattr(worlds, "AREA_SIZES", (4, 8, 16))
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
@@ -218,11 +219,12 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 def test_all_jobs_of_the_paper_are_there():
     """One job a run, a series and a photograph, one for area sizes and one for the probe; names do not clash in
     worlds/."""
-    names = [one.name for one in (*worlds.RUNS, *worlds.SERIES)]
+    every = (*worlds.RUNS, *copying.RUNS, *worlds.SERIES)
+    names = [one.name for one in every]
     assert len(set(names)) == len(names)
     assert len(reproduction.jobs()) == 2 + len(names) + len(reproduction.bundled_photographs())
     known = {claim.name for claim in CLAIMS}
-    for one in (*worlds.RUNS, *worlds.SERIES):
+    for one in every:
         assert set(one.expected) <= known, one.name
         assert set(one.expected.values()) <= {"fails", "inconclusive"}, one.name
     assert set(worlds.PHOTOGRAPHS_EXPECTED) <= known

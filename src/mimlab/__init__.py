@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mimlab.claims import judge
-    from mimlab.objectives import ContrastiveLearning, MaskedReconstruction
+    from mimlab.objectives import ContrastiveLearning, InContextLearning, MaskedReconstruction
     from mimlab.probing.capture import capture
     from mimlab.probing.layout import Layout
     from mimlab.runs import InputError
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ContrastiveLearning",
+    "InContextLearning",
     "InputError",
     "Latent",
     "Layout",
@@ -36,6 +37,7 @@ __all__ = [
 
 _HOMES = {
     "ContrastiveLearning": "mimlab.objectives",
+    "InContextLearning": "mimlab.objectives",
     "InputError": "mimlab.runs",
     "Latent": "mimlab.world",
     "Layout": "mimlab.probing.layout",

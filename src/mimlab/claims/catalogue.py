@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mimlab.claims.claim import Claim, Evidence, Verdict
 from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS
+from mimlab.claims.in_context import COPYING_CLAIMS, IN_CONTEXT_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS, AgreementEvidence, NetworkEvidence
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
@@ -20,6 +21,7 @@ from mimlab.claims.training import TRAINING_CLAIMS, TrainingEvidence
 CLAIMS: tuple[Claim[Any], ...] = (
     *ROW_CLAIMS,
     *CONTRASTIVE_CLAIMS,
+    *COPYING_CLAIMS,
     *POINT_CLAIMS,
     *SURVEY_CLAIMS,
     *NETWORK_CLAIMS,
@@ -39,7 +41,8 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     """
     query = np.asarray(trajectory["query"])
     numbers = {name: np.asarray(trajectory[name].to_numpy(), dtype=float) for name in trajectory.column_names}
-    claims = CONTRASTIVE_CLAIMS if summary["objective"] == "contrastive" else ROW_CLAIMS
+    special = {"contrastive": CONTRASTIVE_CLAIMS, "in-context": IN_CONTEXT_CLAIMS}
+    claims = special.get(summary["objective"], ROW_CLAIMS)
     verdicts = []
     for facts in summary["queries"]:
         here = query == facts["query"]

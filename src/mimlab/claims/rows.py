@@ -83,7 +83,7 @@ def _features(row: RowEvidence) -> Measurement | None:
     summary = row.summary
     if summary["engine"] != "dense" or row.facts["query"] != summary["queries"][0]["query"]:
         return None  # the share is of all rows together: one verdict a run
-    share, error = summary["fp_share"], summary["fp_share_se"]
+    share, error = summary["fp_share"], summary["pp_share_se"]
     if share is None:
         return Measurement.missing("nothing was learned: the logits do not vary")
     width = np.nan if error is None else SIGMAS * error

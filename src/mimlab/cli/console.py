@@ -46,6 +46,8 @@ def show_simulation(console: Console, summary: Record) -> None:
         "Φ_global / log P there": format_number(row["phi_global_at_half_over_log_patches"]),
         "loss floor": format_number(row["loss_floor"]),
     }
+    if summary.get("pp_share") is not None:
+        facts["PP share"] = _with_error(summary["pp_share"], summary["pp_share_se"])
     console.print(_grid(facts))
     if summary["phases"]:
         console.print(_phases(summary["phases"]))

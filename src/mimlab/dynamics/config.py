@@ -7,6 +7,7 @@ from typing import Any
 
 from mimlab.dynamics.relax import Relaxation
 from mimlab.objectives.contrastive import ContrastiveLearning
+from mimlab.objectives.in_context import InContextLearning
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.checks import finite_number, whole_number
 from mimlab.runs.errors import InputError
@@ -15,6 +16,7 @@ from mimlab.world.world import World
 ENGINES = ("enumerated", "sampled", "mean-field", "dense")
 INTEGRATORS = ("flow", "descent")
 QUERIES = ("local", "global", "all")
+Objective = MaskedReconstruction | ContrastiveLearning | InContextLearning
 FEWEST_DRAWS = 64
 MOST_STEPS, LONGEST_TIME = 10**15, 1e300
 
@@ -111,15 +113,15 @@ class SimulationConfig:
     """
 
     world: World
-    objective: MaskedReconstruction | ContrastiveLearning = field(default_factory=MaskedReconstruction)
+    objective: Objective = field(default_factory=MaskedReconstruction)
     dynamics: Dynamics = field(default_factory=Dynamics)
     seed: int = 0
     relax: Relaxation = field(default_factory=Relaxation)
 
     def __post_init__(self) -> None:
-        kinds = {
+        kinds: dict[str, Any] = {
             "world": World,
-            "objective": MaskedReconstruction | ContrastiveLearning,
+            "objective": Objective,
             "dynamics": Dynamics,
             "relax": Relaxation,
         }
@@ -129,9 +131,14 @@ class SimulationConfig:
                     f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}."
                 )
         dense, masked = self.dynamics.engine == "dense", isinstance(self.objective, MaskedReconstruction)
-        if self.dynamics.start and masked and not dense:
+        if (
+            self.dynamics.start
+            and not isinstance(self.objective, ContrastiveLearning)
+            and not (dense and masked)
+        ):
             raise InputError(
-                "dynamics: start is for the contrastive objective or engine = dense; the masked one starts from Q = 0."
+                "dynamics: start is for the contrastive objective, or the masked one with engine = dense; others start "
+                "from Q = 0."
             )
         if self.relax.relaxed and not (dense and masked):
             raise InputError(
@@ -139,6 +146,17 @@ class SimulationConfig:
                 f"solves for objective = {self.objective.name}; use engine = dense with objective = masked, or leave "
                 "them at their defaults."
             )
+        if isinstance(self.objective, InContextLearning):
+            if self.dynamics.engine != "dense":
+                raise InputError(
+                    f"dynamics: engine = {self.dynamics.engine} does not take objective = in-context, whose tokens are "
+                    "drawn image by image; use engine = dense, integrator = descent, learning_rate and steps."
+                )
+            if self.world.clusters > 1:
+                raise InputError(
+                    f"world: clusters = {self.world.clusters}, but objective = in-context has tokens that all images "
+                    "share; give clusters = 1."
+                )
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 
 

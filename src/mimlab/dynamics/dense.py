@@ -9,8 +9,6 @@ Exact up to sampling: each step draws fresh images, so Q carries the noise of st
 less the smaller the learning rate and the larger the batch. Loss and attention are means over fixed
 evaluation images and have their error, too. Misuse: where the learning rate is not small, the run is no
 gradient flow; rows that were not trained keep Phi = Upsilon = 0.
-
-Only this module imports torch, and it is imported only when the engine is asked for.
 """
 
 from __future__ import annotations
@@ -65,8 +63,8 @@ class DenseAttention:
         self.world = world
         self.dtype = getattr(torch, dtype)
         axes = orthonormal(world.space, basis, seed)
-        features = np.zeros((world.clusters, int(world.areas.max()), world.space))
-        there = np.arange(features.shape[1]) < world.areas[:, None]
+        features = np.zeros((world.clusters, int(world.features.max()), world.space))
+        there = np.arange(features.shape[1]) < world.features[:, None]
         features[there] = axes[world.patches :][: there.sum()]
         self.axes = torch.tensor(axes, dtype=self.dtype)
         self.positions = self.axes[: world.patches]
@@ -112,7 +110,7 @@ class DenseAttention:
             Q = self.Q.reshape(-1, *self.Q.shape[-2:]).mean(dim=0)
             queries, upsilon = self._rows_of(Q, rows)
             phi = torch.einsum("rd,kjd->rkj", queries, self.features).double().numpy()
-        missing = np.arange(phi.shape[2]) >= self.world.areas[:, None]
+        missing = np.arange(phi.shape[2]) >= self.world.features[:, None]
         return np.where(missing, nan, phi), upsilon.double().numpy()
 
     def logit_variances(self, batch: MiniBatch) -> tuple[Array, float]:
@@ -158,8 +156,9 @@ class DenseAttention:
         cluster = batch.cluster[:, None]
         area = self.area_at(batch, where)
         latent = torch.tensor(np.take_along_axis(batch.latent, area, axis=1), dtype=self.dtype)
+        shown = area if batch.token is None else np.take_along_axis(batch.token, area, axis=1)
         vectors = self.features if features is None else features
-        return vectors[torch.as_tensor(cluster), torch.as_tensor(area)].mul_(latent[..., None])
+        return vectors[torch.as_tensor(cluster), torch.as_tensor(shown)].mul_(latent[..., None])
 
     def pooled(self, Q: torch.Tensor, batch: MiniBatch) -> torch.Tensor:
         """(1/P) Σ_p F_p over all rows, (images, d), of any Q, for autograd (theory, section 6)."""

@@ -39,6 +39,7 @@ class DenseWorld:
     area_of: NDArray[np.int64]
     latent: LatentLaw
     masked: int
+    context = np.empty(0, dtype=np.int64)  # patches that are never masked
 
     def __post_init__(self) -> None:
         table = np.asarray(self.area_of)
@@ -76,7 +77,15 @@ class DenseWorld:
     @property
     def space(self) -> int:
         """d = P + number of features: the least dimension in which all of them are orthogonal."""
-        return self.patches + int(self.areas.sum())
+        return self.patches + int(self.features.sum())
+
+    @property
+    def features(self) -> NDArray[np.int64]:
+        """Features of each cluster, one an area; shape (clusters,)."""
+        return self.areas
+
+    def tokens(self, generator: np.random.Generator, images: int) -> NDArray[np.int64] | None:
+        """The feature that each area shows, (images, areas); None where that is its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +100,7 @@ class MiniBatch:
     latent: Array  # (images, most areas of a cluster)
     mask: NDArray[np.bool_]  # (images, P), True where masked, in as many places in each image
     weight: float = 1.0
+    token: NDArray[np.int64] | None = None  # (images, areas) feature that each area shows; None: its own
 
     def __len__(self) -> int:
         return len(self.cluster)
@@ -109,9 +119,11 @@ def draw(
     cluster = generator.integers(world.clusters, size=images)
     latent = world.latent.sample(generator, (images, int(world.areas.max())))
     order = generator.random((images, world.patches))
+    order[:, world.context] = 2.0
     if hidden is not None:
         order[:, hidden] = -1.0
     first = np.argpartition(order, world.masked - 1, axis=1)[:, : world.masked]
     mask = np.zeros(order.shape, dtype=bool)
     np.put_along_axis(mask, first, True, axis=1)
-    return MiniBatch(cluster, latent, mask, 1.0 if hidden is None else world.masked / world.patches)
+    weight = 1.0 if hidden is None else world.masked / (world.patches - len(world.context))
+    return MiniBatch(cluster, latent, mask, weight, world.tokens(generator, images))

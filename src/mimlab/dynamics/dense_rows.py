@@ -8,6 +8,7 @@ shows over several seeds only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import HALF, RECORDS, Path, Progress
 from mimlab.dynamics.rows import MEASURES_WITH_ERROR, RowRun, first_half, measured
 from mimlab.objectives.kernel import Evaluation
+from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
 from mimlab.world.row import unlumped_row
 
 if TYPE_CHECKING:
-    from mimlab.dynamics.dense import DenseAttention
+    from mimlab.dynamics.dense import DenseAttention, DenseRecord, DenseRun, Seed
+    from mimlab.dynamics.dense_images import DenseWorld
 
 Array = np.ndarray
 
@@ -35,64 +38,100 @@ def run_dense(
 ) -> list[RowRun]:
     """Train the network and read off the rows of ``queries``. Raises InputError where P is too large or torch is
     missing."""
+    check_dense(layout)
+    from mimlab.dynamics.dense import EVALUATION, train_dense
+    from mimlab.dynamics.dense_images import DenseWorld
+
+    dynamics, objective = config.dynamics, config.objective
+    assert dynamics.learning_rate is not None and dynamics.steps is not None
+    assert isinstance(objective, MaskedReconstruction)
+    labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
+    world = DenseWorld(labels, config.world.latent, objective.masked(layout.patches))
+    batch = config.relax.batch or dynamics.draws
+    run = train_dense(
+        world,
+        learning_rate=dynamics.learning_rate,
+        steps=dynamics.steps,
+        batch=batch,
+        seed=config.seed,
+        observe=queries,
+        record=recorded(dynamics.steps),
+        stop=stopping(config, progress),
+        network=_relaxed(config, world, max(batch, EVALUATION)),
+    )
+    rows = rows_of(config, layout, run, lambda phi: phi[~np.isnan(phi)])
+    shares = shares_of(run.model, EVALUATION, config.seed)
+    return [replace(row, shares=shares) for row in rows]
+
+
+def _relaxed(
+    config: SimulationConfig, world: DenseWorld, images: int
+) -> Callable[[Seed], DenseAttention] | None:
+    """What makes a relaxed layer for this world; None where the plain one will do. images: the most drawn at once.
+
+    Raises InputError where their noise would be too much.
+    """
+    from mimlab.dynamics.relaxed import RelaxedAttention, RelaxedWorld
+
+    relax, start = config.relax, config.dynamics.start
+    if not relax.relaxed and not start:
+        return None
+    relaxed = RelaxedWorld(world.area_of, config.world.latent, world.masked, relax)
+    if relax.noise and images * relaxed.patches * relaxed.space > MOST_NOISE:
+        raise InputError(
+            f"relax: noise = {relax.noise} draws {images} images x {relaxed.patches} patches x {relaxed.space} numbers "
+            f"at once, more than {MOST_NOISE:.1e}; give fewer patches or draws."
+        )
+    return lambda seed: RelaxedAttention(relaxed, seed=seed, start=start)
+
+
+def check_dense(layout: Layout) -> None:
+    """Raises InputError where P is too large or torch is missing."""
     if layout.patches > LARGEST:
         raise InputError(
             f"dynamics: engine = dense builds all of {layout.patches}² attentions, at most {LARGEST}²; "
             "use engine = sampled."
         )
     try:
-        from mimlab.dynamics.dense import EVALUATION, DenseAttention, DenseRecord, Seed, train_dense
-        from mimlab.dynamics.dense_images import DenseWorld
-        from mimlab.dynamics.relaxed import RelaxedAttention, RelaxedWorld
+        import mimlab.dynamics.dense  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
             f"dynamics: engine = dense needs PyTorch ({error}); install the extra 'dense', or use engine = sampled."
         ) from error
-    dynamics = config.dynamics
-    assert dynamics.learning_rate is not None and dynamics.steps is not None
-    learning_rate, steps = dynamics.learning_rate, dynamics.steps
-    labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
-    world = DenseWorld(labels, config.world.latent, config.objective.masked(layout.patches))
-    relaxed = None
-    if config.relax.relaxed or dynamics.start:
-        relaxed = RelaxedWorld(labels, config.world.latent, world.masked, config.relax)
-        images = max(EVALUATION, config.relax.batch or dynamics.draws)
-        if config.relax.noise and images * relaxed.patches * relaxed.space > MOST_NOISE:
-            raise InputError(
-                f"relax: noise = {config.relax.noise} draws {images} images x {relaxed.patches} patches x "
-                f"{relaxed.space} numbers at once, more than {MOST_NOISE:.1e}; give fewer patches or draws."
-            )
 
-    def network(seed: Seed) -> DenseAttention:
-        return (
-            RelaxedAttention(relaxed, seed=seed, start=dynamics.start)
-            if relaxed
-            else DenseAttention(world, seed=seed)
-        )
+
+def recorded(steps: int) -> list[int]:
+    """The steps after which a run is looked at."""
+    chosen: list[int] = np.unique(np.geomspace(1, steps, RECORDS).astype(int)).tolist()
+    return chosen
+
+
+def stopping(config: SimulationConfig, progress: Progress | None) -> Callable[[DenseRecord], bool]:
+    """Whether all observed rows are done; tells ``progress`` of each record."""
 
     def done(record: DenseRecord) -> bool:
         if progress is not None:
-            progress(record.step / steps, f"step {record.step}")
-        return all(m.attention_own >= dynamics.stop_attention for m in record.measures)
+            progress(record.step / (config.dynamics.steps or 1), f"step {record.step}")
+        return all(m.attention_own >= config.dynamics.stop_attention for m in record.measures)
 
-    run = train_dense(
-        world,
-        learning_rate=learning_rate,
-        steps=steps,
-        batch=config.relax.batch or dynamics.draws,
-        seed=config.seed,
-        observe=queries,
-        record=np.unique(np.geomspace(1, steps, RECORDS).astype(int)).tolist(),
-        stop=done,
-        network=network,
-    )
-    fp_share = fp_share_of(run.model, EVALUATION, config.seed)
+    return done
+
+
+def rows_of(
+    config: SimulationConfig, layout: Layout, run: DenseRun, listed: Callable[[Array], Array]
+) -> list[RowRun]:
+    """The observed rows of a run. listed: from a record's Phi of a row, (clusters, most features), one of each area of
+    each cluster in order."""
     index = np.array([record.step for record in run.records])
     result = []
-    for position, query in enumerate(queries):
+    for position, query in enumerate(run.rows):
         row = unlumped_row(layout, query)
+        # The state of an unlumped row: Phi of each area, then Upsilon of the query's own position and of every one.
         states = np.stack(
-            [_state(record.phi[position], record.upsilon[position], query) for record in run.records]
+            [
+                np.concatenate([listed(r.phi[position]), r.upsilon[position][[query]], r.upsilon[position]])
+                for r in run.records
+            ]
         )
         measures = [record.measures[position] for record in run.records]
         evaluated = Evaluation(
@@ -102,7 +141,8 @@ def run_dense(
             attention_own=np.array([m.attention_own for m in measures]),
             attention_global=np.array([m.attention_global for m in measures]),
         )
-        path = Path(learning_rate * index, states, index, run.status, None)
+        times = np.array([record.time for record in run.records])
+        path = Path(times, states, index, run.status, None)
         one = measured(row, path, evaluated, config.world.latent.mean)
         errors = dict.fromkeys(MEASURES_WITH_ERROR, np.zeros(len(index)))
         errors |= {
@@ -115,23 +155,19 @@ def run_dense(
         half_time = first_half(path.times, attention)
         half_time_se = None if half_time is None else _half_time_error(path.times, attention, attention_se)
         path = replace(path, half_time=half_time)
-        result.append(replace(one, path=path, errors=errors, half_time_se=half_time_se, fp_share=fp_share))
+        result.append(replace(one, path=path, errors=errors, half_time_se=half_time_se))
     return result
 
 
-def fp_share_of(model: DenseAttention, images: int, seed: int) -> tuple[float, float] | None:
-    """FP / (FP + PP) of the logits over images of its own, and its standard error over them; None where both are 0."""
+def shares_of(model: DenseAttention, images: int, seed: int) -> dict[str, float]:
+    """Shares of FP and of PP in the logits' variance over images of their own, and the standard error of both over
+    these; empty where both are 0."""
     fp, pp = model.logit_variances(model.draw(np.random.default_rng([seed, 0x6670]), images))
-    total = fp.mean() + pp
+    total = float(fp.mean()) + pp
     if not total > 0:
-        return None
-    return float(fp.mean() / total), float(pp * fp.std(ddof=1) / len(fp) ** 0.5 / total**2)
-
-
-def _state(Phi: Array, Upsilon: Array, query: int) -> Array:
-    """(clusters, areas) and (P,) as the state of an unlumped row: Phi of each area, then Upsilon of the query's own
-    position and of every position."""
-    return np.concatenate([Phi[~np.isnan(Phi)], Upsilon[[query]], Upsilon])
+        return {}
+    error = pp * float(fp.std(ddof=1)) / len(fp) ** 0.5 / total**2
+    return {"fp_share": 1 - pp / total, "pp_share": pp / total, "pp_share_se": error}
 
 
 def _half_time_error(times: Array, attention: Array, error: Array) -> float:

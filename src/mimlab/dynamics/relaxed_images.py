@@ -86,4 +86,4 @@ def draw_images(
         roll = generator.integers(-reach, reach + 1, size=n)
     if relax.noise:
         noise = generator.standard_normal((n, P, world.space)) / world.space**0.5
-    return Images(images.cluster, images.latent, mask, images.weight, roll=roll, noise=noise)
+    return Images(images.cluster, images.latent, mask, images.weight, images.token, roll=roll, noise=noise)

@@ -14,6 +14,7 @@ from mimlab.dynamics.mean_field import mean_field_draws
 from mimlab.dynamics.phases import Phase, find_phases
 from mimlab.dynamics.sampled import join, merged_phis, sampled_replicates
 from mimlab.objectives.contrastive import ContrastiveLearning
+from mimlab.objectives.in_context import InContextLearning
 from mimlab.objectives.kernel import Evaluation, RowObjective
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.errors import InputError
@@ -46,9 +47,9 @@ class RowRun:
     phases: tuple[Phase, ...]
     errors: dict[str, Array] = field(default_factory=dict)
     half_time_se: float | None = None
-    fp_share: tuple[float, float] | None = (
-        None  # of the whole network, and its standard error; dense engine only
-    )
+    shares: dict[str, float] = field(
+        default_factory=dict
+    )  # of the whole layer's logits, and their standard error
 
 
 def queries_of(layout: Layout, query: str | int, max_cells: int) -> list[int]:
@@ -99,6 +100,10 @@ def run_rows(config: SimulationConfig, progress: Progress | None = None) -> list
         from mimlab.dynamics.contrastive import run_contrastive
 
         return run_contrastive(config, layout, queries, progress)
+    if isinstance(config.objective, InContextLearning):
+        from mimlab.dynamics.in_context import run_in_context
+
+        return run_in_context(config, layout, queries, progress)
     if config.dynamics.engine == "dense":
         from mimlab.dynamics.dense_rows import run_dense
 

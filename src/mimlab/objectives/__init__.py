@@ -1,6 +1,7 @@
 """What is learned: loss, closed-form gradient and attention of one lumped row (theory, section 3)."""
 
 from mimlab.objectives.contrastive import ContrastiveLearning
+from mimlab.objectives.in_context import InContextLearning
 from mimlab.objectives.masked import MaskedReconstruction
 
-__all__ = ["ContrastiveLearning", "MaskedReconstruction"]
+__all__ = ["ContrastiveLearning", "InContextLearning", "MaskedReconstruction"]

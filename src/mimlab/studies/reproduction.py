@@ -32,7 +32,7 @@ from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, build, to_mapping, write_toml
 from mimlab.runs.checks import installed
 from mimlab.runs.tables import write_json, write_table
-from mimlab.studies import worlds
+from mimlab.studies import copying, worlds
 from mimlab.studies.commands import command_for, scale_command_for
 from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.pretrain import MODULES
@@ -138,7 +138,8 @@ def jobs() -> list[Job]:
     """All jobs that need no weights, the longest first."""
     series = [partial(_series, one) for one in sorted(worlds.SERIES, key=lambda s: s.name != "scale-sampled")]
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
-    return [probe_at_work, _area_sizes, *series, *photographs, *(partial(_run, one) for one in worlds.RUNS)]
+    runs = [partial(_run, one) for one in (*worlds.RUNS, *copying.RUNS)]
+    return [probe_at_work, _area_sizes, *series, *photographs, *runs]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
@@ -175,6 +176,10 @@ def _leave_interrupts_to_the_parent() -> None:
 
 def _run(run: worlds.Run, folder: Path) -> Outcome:
     config = build(SimulationConfig, run.config)
+    again = command_for(config, f"runs/{run.name}")
+    if run in copying.RUNS and (verdicts := copying.without_torch()) is not None:
+        expected = {verdict["claim"]: "inconclusive" for verdict in verdicts}
+        return Outcome(run.name, Setting(run.name, run.label, expected, again).records(verdicts, None))
     simulation = simulate_config(config)
     home = folder / "worlds" / run.name
     home.mkdir()
@@ -186,7 +191,7 @@ def _run(run: worlds.Run, folder: Path) -> Outcome:
         "area-wide attention": "attention",
         "monotone growth": "attention",
     }
-    setting = Setting(run.name, run.label, run.expected, command_for(config, f"runs/{run.name}"))
+    setting = Setting(run.name, run.label, run.expected, again)
     records = []
     for verdict in simulation.summary["claims"]:
         files = figures.get(shown.get(verdict["claim"], "correlations"))

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mimlab.dynamics.config import Dynamics, SimulationConfig
+from mimlab.dynamics.config import Dynamics, Objective, SimulationConfig
 from mimlab.dynamics.integrators import Progress
 from mimlab.dynamics.relax import Relaxation
 from mimlab.dynamics.rows import RowRun, run_rows
 from mimlab.dynamics.tables import attention_map, correlations_table, nearest_record, trajectory_table
-from mimlab.objectives.contrastive import ContrastiveLearning
+from mimlab.objectives.in_context import InContextLearning, copying_half_time
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, to_mapping, write_toml
 from mimlab.world.gap import patch_gap, predicted_half_time, predicted_phi_global
@@ -53,7 +53,7 @@ class Simulation:
 
 def simulate(
     world: World,
-    objective: MaskedReconstruction | ContrastiveLearning | None = None,
+    objective: Objective | None = None,
     *,
     engine: str = "sampled",
     integrator: str = "flow",
@@ -226,7 +226,6 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
         "half_time_se": named.get("half_time_se"),
         "phases": [vars(phase) for run in runs for phase in run.phases],
         "phi_global_at_half_over_log_patches": named.get("phi_global_at_half_over_log_patches"),
-        **_shares(runs[0].fp_share),
         "queries": queries,
         "engine": config.dynamics.engine,
         "integrator": config.dynamics.integrator,
@@ -237,16 +236,13 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
         "local_exponent": facts.local_exponent,
         "objective": config.objective.name,
         **{key: value for key, value in to_mapping(config.objective).items() if key != "name"},
+        "fp_share": runs[0].shares.get("fp_share"),
+        "pp_share": runs[0].shares.get("pp_share"),
+        "pp_share_se": runs[0].shares.get("pp_share_se"),
         "latent": list(config.world.latent.support),
         "latent_mean": config.world.latent.mean,
         "warnings": list(config.world.warnings),
     }
-
-
-def _shares(fp_share: tuple[float, float] | None) -> dict[str, float | None]:
-    """FP's and PP's shares of the logits' variance; unknown where there is no network, or nothing was learned."""
-    share, error = fp_share or (None, None)
-    return {"fp_share": share, "pp_share": None if share is None else 1 - share, "fp_share_se": error}
 
 
 def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
@@ -257,7 +253,7 @@ def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
     half, local = run.path.half_time, area != 0
     phi = None if half is None else float(np.interp(half, run.path.times, run.measures["phi_global"]))
     reconstruction = config.objective if isinstance(config.objective, MaskedReconstruction) else None
-    return {
+    facts = {
         "query": row.query,
         "area": area,
         "area_size": own_size,
@@ -276,6 +272,14 @@ def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
         else None,
         "phi_global_at_half_over_log_patches": None if phi is None else phi / float(np.log(patches)),
     }
+    if isinstance(config.objective, InContextLearning):  # there is always something to copy
+        chance = config.objective.query_masked(patches, config.world.base.areas)
+        facts |= {
+            "loss_floor": 0.0,
+            "hopeless": 0.0,
+            "predicted_half_time": copying_half_time(patches, chance),
+        }
+    return facts
 
 
 def _worst(queries: Sequence[dict[str, Any]]) -> str:
