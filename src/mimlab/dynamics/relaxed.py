@@ -80,7 +80,7 @@ class RelaxedAttention(DenseAttention):
         loss.backward()
         with torch.no_grad():
             self._update(learning_rate)
-        return loss.item()
+        return float(loss.detach())
 
     def draw(self, generator: np.random.Generator, images: int, hidden: int | None = None) -> Images:
         """Fresh images of its world, as ``draw_images``."""
