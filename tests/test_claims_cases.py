@@ -2,7 +2,7 @@
 
 Worlds are chosen by the theory, and `why` says by what of it; none is tuned. All are real runs. Queries
 of synthetic worlds stand for those of photographs: what the claims about photographs read is the same. Claims about
-networks have theirs in test_claims_networks.py.
+networks have theirs in test_claims_networks.py, the one about shares in test_claims_dense.py.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -375,7 +375,7 @@ def test_no_claim_lacks_a_case():
         *AGREEMENT_CLAIMS,
         *TRAINING_CLAIMS,
     )  # in the tests of each
-    theory = [claim for claim in CLAIMS if claim not in elsewhere]
+    theory = [c for c in CLAIMS if c not in elsewhere and c.name != "features exceed positions"]
     check_all(CASES, theory)
 
 

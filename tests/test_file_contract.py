@@ -203,7 +203,7 @@ def test_keys(files):
 def test_the_configuration_is_read_back(files):
     text = (files.folder / "config.toml").read_text(encoding="utf-8")
     mapping = tomllib.loads(text)
-    assert set(mapping) == {"seed", "world", "objective", "dynamics"}
+    assert set(mapping) == {"seed", "world", "objective", "dynamics", "relax"}
     config = build(SimulationConfig, mapping)
     assert config == files.config
     assert mapping["dynamics"]["engine"] == files.config.dynamics.engine

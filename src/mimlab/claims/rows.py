@@ -79,8 +79,21 @@ def _position(row: RowEvidence) -> Measurement | None:
     return Measurement(value, value * (1 - relative), value * (1 + relative), words)
 
 
+def _features(row: RowEvidence) -> Measurement | None:
+    summary = row.summary
+    if summary["engine"] != "dense" or row.facts["query"] != summary["queries"][0]["query"]:
+        return None  # the share is of all rows together: one verdict a run
+    share, error = summary["fp_share"], summary["pp_share_se"]
+    if share is None:
+        return Measurement.missing("nothing was learned: the logits do not vary")
+    width = np.nan if error is None else SIGMAS * error
+    words = f"of the logits' variance over the keys {share:.3g} is feature-position, {1 - share:.3g} position-position"
+    return Measurement(share, share - width, share + width, words)
+
+
 def _first_rates(row: RowEvidence) -> Measurement:
-    time, own, everywhere = (row.columns[name] for name in ("time", "phi_own", "phi_global"))
+    time = row.columns["time"]
+    own, everywhere = (row.columns[name] - row.columns[name][0] for name in ("phi_own", "phi_global"))
     moved = np.flatnonzero(own > 0)
     if not len(moved) or len(time) < 3:
         return Measurement.missing("the target feature never moved")
@@ -249,6 +262,17 @@ ROW_CLAIMS: tuple[Claim[RowEvidence], ...] = (
         "≤ 0.1",
         "An order of magnitude. With Υ ≈ Φ/(C_a - 1) it must hold for areas of a dozen patches and more, and fail for "
         "smaller ones.",
+    ),
+    Claim(
+        "features exceed positions",
+        "What tells keys apart is their feature more than their position.",
+        f"{PAPER}, PP correlations are o(1); theory, section 8",
+        "FP / (FP + PP), shares of the logits' variance over the keys, all rows together, at the end",
+        Threshold(low=0.5),
+        _features,
+        "≥ 0.5",
+        "The larger of the two shares. Largest |Υ| beside one Φ, as above, says nothing of what the many other "
+        "positions and features do; this is their sum, and it can be measured in any network.",
     ),
     Claim(
         "two phases",

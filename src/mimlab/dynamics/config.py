@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mimlab.dynamics.relax import Relaxation
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.in_context import InContextLearning
 from mimlab.objectives.masked import MaskedReconstruction
@@ -40,7 +41,8 @@ class Dynamics:
         A row is done when its attention on its own area, or with the contrastive objective on the global one, reaches
         this (in (0, 1]; 1 is never reached).
     start
-        Standard deviation of the entries of Q at the start; other than 0 for the contrastive objective only.
+        Standard deviation of the entries of Q at the start; other than 0 for the contrastive objective or the dense
+        engine only.
     """
 
     engine: str = "sampled"
@@ -106,22 +108,44 @@ class SimulationConfig:
         What images are, what is learned from them, and how.
     seed
         Drives the sampled and dense engines and random partitions.
+    relax
+        What departs from the paper's model; for the dense engine only.
     """
 
     world: World
     objective: Objective = field(default_factory=MaskedReconstruction)
     dynamics: Dynamics = field(default_factory=Dynamics)
     seed: int = 0
+    relax: Relaxation = field(default_factory=Relaxation)
 
     def __post_init__(self) -> None:
-        kinds: dict[str, Any] = {"world": World, "objective": Objective, "dynamics": Dynamics}
+        kinds: dict[str, Any] = {
+            "world": World,
+            "objective": Objective,
+            "dynamics": Dynamics,
+            "relax": Relaxation,
+        }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise InputError(
                     f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}."
                 )
-        if self.dynamics.start and not isinstance(self.objective, ContrastiveLearning):
-            raise InputError("dynamics: start is for the contrastive objective; others start from Q = 0.")
+        dense, masked = self.dynamics.engine == "dense", isinstance(self.objective, MaskedReconstruction)
+        if (
+            self.dynamics.start
+            and not isinstance(self.objective, ContrastiveLearning)
+            and not (dense and masked)
+        ):
+            raise InputError(
+                "dynamics: start is for the contrastive objective, or the masked one with engine = dense; others start "
+                "from Q = 0."
+            )
+        if self.relax.relaxed and not (dense and masked):
+            raise InputError(
+                f"relax: {', '.join(self.relax.relaxed)} depart from the model that engine = {self.dynamics.engine} "
+                f"solves for objective = {self.objective.name}; use engine = dense with objective = masked, or leave "
+                "them at their defaults."
+            )
         if isinstance(self.objective, InContextLearning):
             if self.dynamics.engine != "dense":
                 raise InputError(

@@ -13,139 +13,25 @@ gradient flow; rows that were not trained keep Phi = Upsilon = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import isfinite, nan
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mimlab.dynamics.dense_images import DenseWorld, MiniBatch, draw
 from mimlab.runs.errors import InputError
 
 Array = NDArray[np.float64]
 Seed = int | np.random.SeedSequence
 
-LARGEST_SPACE = 12_000  # d; Q, its gradient and the basis then hold about 1 GB each
+EVALUATION = 512  # images on which an observed row is measured
 PIECE = 2**21  # numbers in the largest array of one pass; larger ones leave the cache and are slower
 
 
-class LatentLaw(Protocol):
-    """What the engine needs of the law of z_j; ``mimlab.world.latent.Latent`` has it."""
-
-    def sample(self, generator: np.random.Generator, shape: tuple[int, int]) -> Array:
-        """Independent latents of the given shape."""
-
-
-@dataclass(frozen=True, eq=False)
-class DenseWorld:
-    """``area_of[k, q]``: area of patch q in cluster k, 0 the global one; ``masked`` of P patches are hidden.
-
-    Raises InputError where areas are not numbered 0, 1, ... without a gap, where none or all patches are
-    masked, or where Q would not fit in memory.
-
-    >>> from mimlab.world.latent import Latent
-    >>> DenseWorld(np.array([[0, 0, 1, 1]]), Latent(low=1, high=1), masked=2).space
-    6
-    """
-
-    area_of: NDArray[np.int64]
-    latent: LatentLaw
-    masked: int
-    context = np.empty(0, dtype=np.int64)  # patches that are never masked
-
-    def __post_init__(self) -> None:
-        table = np.asarray(self.area_of)
-        object.__setattr__(self, "area_of", table)
-        if table.ndim != 2 or not table.size or not np.issubdtype(table.dtype, np.integer):
-            raise InputError(
-                f"dense: area_of is {table.dtype} {table.shape}; give integers (clusters, patches)."
-            )
-        for k, areas in enumerate(table):
-            if not np.array_equal(np.unique(areas), np.arange(areas.max() + 1)):
-                raise InputError(f"dense: number the areas of cluster {k} 0, 1, ... and leave none empty.")
-        if not 0 < self.masked < self.patches:
-            raise InputError(f"dense: {self.masked} of {self.patches} patches masked; mask some, leave some.")
-        if self.space > LARGEST_SPACE:
-            raise InputError(
-                f"dense: Q would be {self.space} x {self.space} (patches + features), "
-                f"at most {LARGEST_SPACE}; use engine = sampled."
-            )
-
-    @property
-    def clusters(self) -> int:
-        """K."""
-        return len(self.area_of)
-
-    @property
-    def patches(self) -> int:
-        """P."""
-        return int(self.area_of.shape[1])
-
-    @cached_property
-    def areas(self) -> NDArray[np.int64]:
-        """N_k; shape (clusters,)."""
-        return np.asarray(self.area_of.max(axis=1) + 1)
-
-    @property
-    def space(self) -> int:
-        """d = P + number of features: the least dimension in which all of them are orthogonal."""
-        return self.patches + int(self.features.sum())
-
-    @property
-    def features(self) -> NDArray[np.int64]:
-        """Features of each cluster, one an area; shape (clusters,)."""
-        return self.areas
-
-    def tokens(self, generator: np.random.Generator, images: int) -> NDArray[np.int64] | None:
-        """The feature that each area shows, (images, areas); None where that is its own."""
-
-
-@dataclass(frozen=True, eq=False)
-class MiniBatch:
-    """Images, as what they are made from, and their masks.
-
-    ``weight`` is the probability of the event that the masks are conditioned on: it times a mean over the
-    batch estimates the expectation.
-    """
-
-    cluster: NDArray[np.int64]  # (images,)
-    latent: Array  # (images, most areas of a cluster)
-    mask: NDArray[np.bool_]  # (images, P), True where masked, in as many places in each image
-    weight: float = 1.0
-    token: NDArray[np.int64] | None = None  # (images, areas) feature that each area shows; None: its own
-
-    def __len__(self) -> int:
-        return len(self.cluster)
-
-    def pieces(self, images: int) -> Iterator[MiniBatch]:
-        """The same, a few images at a time."""
-        for start in range(0, len(self), images):
-            part = slice(start, start + images)
-            token = None if self.token is None else self.token[part]
-            yield MiniBatch(self.cluster[part], self.latent[part], self.mask[part], self.weight, token)
-
-
-def draw(
-    world: DenseWorld, generator: np.random.Generator, images: int, hidden: int | None = None
-) -> MiniBatch:
-    """Fresh images: clusters and masks uniform, latents by their law; ``hidden``: given that it is masked."""
-    cluster = generator.integers(world.clusters, size=images)
-    latent = world.latent.sample(generator, (images, int(world.areas.max())))
-    order = generator.random((images, world.patches))
-    order[:, world.context] = 2.0
-    if hidden is not None:
-        order[:, hidden] = -1.0
-    first = np.argpartition(order, world.masked - 1, axis=1)[:, : world.masked]
-    mask = np.zeros(order.shape, dtype=bool)
-    np.put_along_axis(mask, first, True, axis=1)
-    weight = 1.0 if hidden is None else world.masked / (world.patches - len(world.context))
-    return MiniBatch(cluster, latent, mask, weight, world.tokens(generator, images))
-
-
-def orthonormal(size: int, basis: str, seed: Seed) -> Array:
+def orthonormal(size: int, basis: str, seed: Seed | np.random.Generator) -> Array:
     """``size`` orthonormal rows of R^size: a random rotation, or for "canonical" the coordinate axes."""
     if basis == "canonical":
         return np.eye(size)
@@ -165,7 +51,12 @@ class DenseAttention:
     """
 
     def __init__(
-        self, world: DenseWorld, *, basis: str = "random", seed: Seed = 0, dtype: str = "float64"
+        self,
+        world: DenseWorld,
+        *,
+        basis: str = "random",
+        seed: Seed | np.random.Generator = 0,
+        dtype: str = "float64",
     ) -> None:
         if dtype not in ("float32", "float64"):
             raise InputError(f"dense: dtype = {dtype!r} is not known; give float64 or float32.")
@@ -173,8 +64,10 @@ class DenseAttention:
         self.dtype = getattr(torch, dtype)
         axes = orthonormal(world.space, basis, seed)
         features = np.zeros((world.clusters, int(world.features.max()), world.space))
-        features[np.arange(features.shape[1]) < world.features[:, None]] = axes[world.patches :]
-        self.positions = torch.tensor(axes[: world.patches], dtype=self.dtype)
+        there = np.arange(features.shape[1]) < world.features[:, None]
+        features[there] = axes[world.patches :][: there.sum()]
+        self.axes = torch.tensor(axes, dtype=self.dtype)
+        self.positions = self.axes[: world.patches]
         self.features = torch.tensor(features, dtype=self.dtype)
         self.Q = torch.zeros(world.space, world.space, dtype=self.dtype)
 
@@ -211,28 +104,61 @@ class DenseAttention:
         return attention.numpy(), losses.numpy()
 
     def correlations(self, rows: Sequence[int] | None = None) -> tuple[Array, Array]:
-        """Phi (rows, clusters, most areas), NaN where a cluster has fewer, and Upsilon (rows, P), from Q."""
-        queries, upsilon = self._rows_of(self.Q, rows)
-        phi = torch.einsum("rd,kjd->rkj", queries, self.features).double().numpy()
+        """Phi (rows, clusters, most areas), NaN where a cluster has fewer, and Upsilon (rows, P), from Q; means over
+        heads, where there are several."""
+        with torch.no_grad():
+            Q = self.Q.reshape(-1, *self.Q.shape[-2:]).mean(dim=0)
+            queries, upsilon = self._rows_of(Q, rows)
+            phi = torch.einsum("rd,kjd->rkj", queries, self.features).double().numpy()
         missing = np.arange(phi.shape[2]) >= self.world.features[:, None]
         return np.where(missing, nan, phi), upsilon.double().numpy()
 
+    def logit_variances(self, batch: MiniBatch) -> tuple[Array, float]:
+        """Variance over the keys of e_pᵀQM(X)_q, mean over rows, of each image, and the same of e_pᵀQe_q: FP and PP of
+        theory, section 8, with its parts exact."""
+        P, found = self.world.patches, []
+        with torch.no_grad():
+            queries, upsilon = self._rows_of(self.Q, None)
+            for piece in batch.pieces(self._images_a_pass(len(queries))):
+                content = self._patches(piece, np.nonzero(~piece.mask)[1].reshape(len(piece), -1))
+                logits = queries @ content.transpose(1, 2)  # 0 at the masked patches, which are left out
+                found.append((logits.square().sum(2) / P - (logits.sum(2) / P).square()).mean(dim=1))
+        return torch.cat(found).double().numpy(), float(upsilon.var(dim=1, correction=0).mean())
+
+    def draw(self, generator: np.random.Generator, images: int, hidden: int | None = None) -> MiniBatch:
+        """Fresh images of its world, as ``draw``."""
+        return draw(self.world, generator, images, hidden)
+
+    def area_at(self, batch: MiniBatch, where: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The area that lies at each of the positions ``where``, (images, n) or (1, n); shape (images, n)."""
+        return np.asarray(self.world.area_of[batch.cluster[:, None], where])
+
+    def own_noise(self, batch: MiniBatch, row: int) -> Array | float:
+        """What no reconstruction of a patch can get below, besides masks that hide its area: nothing here."""
+        return 0.0
+
     def _rows_of(self, Q: torch.Tensor, rows: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """e_pᵀQ, shape (rows, d), and e_pᵀQe_q, shape (rows, P): the logits' part common to all images."""
-        queries = (self.positions if rows is None else self.positions[list(rows)]) @ Q
+        """e_pᵀQ, shape (rows, d), and e_pᵀQe_q, shape (rows, P): the logits' part common to all images. Of several
+        heads the rows follow one another, head by head."""
+        queries = ((self.positions if rows is None else self.positions[list(rows)]) @ Q).reshape(
+            -1, Q.shape[-1]
+        )
         return queries, queries @ self.positions.T
 
     def _images_a_pass(self, rows: int) -> int:
         visible = self.world.patches - self.world.masked
         return max(1, PIECE // max(rows * self.world.patches, visible * self.world.space))
 
-    def _patches(self, batch: MiniBatch, where: NDArray[np.int64]) -> torch.Tensor:
-        """X_q = z_j v_{k,j} at the positions ``where`` (images, n); shape (images, n, d)."""
+    def _patches(
+        self, batch: MiniBatch, where: NDArray[np.int64], features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """X_q = z_j v_{k,j} at the positions ``where`` (images, n), of these features or others; (images, n, d)."""
         cluster = batch.cluster[:, None]
-        area = self.world.area_of[cluster, where]
+        area = self.area_at(batch, where)
         latent = torch.tensor(np.take_along_axis(batch.latent, area, axis=1), dtype=self.dtype)
         shown = area if batch.token is None else np.take_along_axis(batch.token, area, axis=1)
-        return self.features[torch.as_tensor(cluster), torch.as_tensor(shown)].mul_(latent[..., None])
+        vectors = self.features if features is None else features
+        return vectors[torch.as_tensor(cluster), torch.as_tensor(shown)].mul_(latent[..., None])
 
     def pooled(self, Q: torch.Tensor, batch: MiniBatch) -> torch.Tensor:
         """(1/P) Σ_p F_p over all rows, (images, d), of any Q, for autograd (theory, section 6)."""
@@ -267,32 +193,44 @@ class RowMeasure:
     """A row on given images: loss with the factor 1{p∈M}, the least that it can be there, attention by area.
 
     Attention is conditional on p masked and its own area not wholly masked; NaN where no image is such.
+    Standard errors (of loss, loss - floor and the two) are over these images, of this one network.
     """
 
     loss: float
     floor: float
     attention_own: float
     attention_global: float
+    loss_se: float
+    excess_se: float
+    attention_own_se: float
+    attention_global_se: float
 
 
 def measure(model: DenseAttention, batch: MiniBatch, row: int) -> RowMeasure:
     """Measure one row on a batch."""
-    areas = model.world.area_of[batch.cluster]  # (images, P)
+    areas = model.area_at(batch, np.arange(model.world.patches)[None, :])  # (images, P)
     own, visible, masked = areas[:, [row]], ~batch.mask, batch.mask[:, row]
     hopeful = masked & (visible & (areas == own)).any(axis=1)
     z = np.take_along_axis(batch.latent, own, axis=1)[:, 0]
     attention, losses = (array[:, 0] for array in model.reconstruct(batch, [row]))
-
-    def attention_on(area: NDArray[np.int64] | int) -> float:
-        given = (attention * (visible & (areas == area))).sum(axis=1)[hopeful]
-        return float(given.mean()) if len(given) else nan
-
-    return RowMeasure(
-        loss=batch.weight * float(losses.mean()),
-        floor=batch.weight * float((0.5 * z**2 * (masked & ~hopeful)).mean()),
-        attention_own=attention_on(own),
-        attention_global=attention_on(0),
+    floors = 0.5 * z**2 * (masked & ~hopeful) + model.own_noise(batch, row) * masked
+    on_own, on_global = (
+        (attention * (visible & (areas == area))).sum(axis=1)[hopeful] for area in (own, np.zeros_like(own))
     )
+    loss, loss_se = mean_and_error(batch.weight * losses)
+    floor, excess_se = (
+        float(np.mean(batch.weight * floors)),
+        mean_and_error(batch.weight * (losses - floors))[1],
+    )
+    (own_mean, own_se), (global_mean, global_se) = mean_and_error(on_own), mean_and_error(on_global)
+    return RowMeasure(loss, floor, own_mean, global_mean, loss_se, excess_se, own_se, global_se)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of a run that flies apart
+def mean_and_error(values: Array) -> tuple[float, float]:
+    """Mean and its standard error; NaN where there are too few values."""
+    mean = float(values.mean()) if len(values) else nan
+    return mean, float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,12 +246,13 @@ class DenseRecord:
 
 @dataclass(frozen=True, eq=False)
 class DenseRun:
-    """Records of ``rows``; ``status``: "finished", "stopped" (by the caller's condition) or "diverged"."""
+    """Records of ``rows``; ``status``: "finished", "stopped" (by the caller's condition) or "diverged"; the network as
+    it was left."""
 
     rows: tuple[int, ...]
     records: tuple[DenseRecord, ...]
     status: str
-    correlations: tuple[Array, Array]  # at the end, of every row: (P, clusters, most areas), (P, P)
+    model: DenseAttention
 
 
 def train_dense(
@@ -328,9 +267,10 @@ def train_dense(
     stop: Callable[[DenseRecord], bool] | None = None,
     observe: Sequence[int] | None = None,
     conditional: bool = False,
-    evaluation: int = 512,
+    evaluation: int = EVALUATION,
     basis: str = "random",
     dtype: str = "float64",
+    network: Callable[[Seed], DenseAttention] | None = None,
 ) -> DenseRun:
     """Gradient descent from Q = 0, each step on ``batch`` fresh images.
 
@@ -354,6 +294,8 @@ def train_dense(
         them, and clusters have equal shares.
     basis, dtype
         "random" or "canonical"; "float64" or "float32".
+    network
+        Makes another network than the plain one from a seed; basis and dtype are then its own affair.
 
     Raises InputError for rows that are no positions, and for numbers out of range.
     """
@@ -370,27 +312,30 @@ def train_dense(
 
     seeds = np.random.SeedSequence(seed).spawn(2 + world.patches)
     generator = np.random.default_rng(seeds[0])
-    model = DenseAttention(world, basis=basis, seed=seeds[1], dtype=dtype)
+    model = network(seeds[1]) if network else DenseAttention(world, basis=basis, seed=seeds[1], dtype=dtype)
+
+    def evaluated(row: int) -> MiniBatch:
+        """A row's own images, whichever others are observed."""
+        images = model.draw(np.random.default_rng(seeds[2 + row]), evaluation, row)
+        return replace(images, cluster=np.arange(evaluation) % world.clusters)
+
+    looked_at = [evaluated(row) for row in observed]
 
     def look(step: int) -> DenseRecord:
-        measures = []
-        for row in observed:  # each has its own images, whichever others are observed
-            images = draw(world, np.random.default_rng(seeds[2 + row]), evaluation, hidden=row)
-            images = replace(images, cluster=np.arange(evaluation) % world.clusters)
-            measures.append(measure(model, images, row))
-        return DenseRecord(step, step * learning_rate, *model.correlations(observed), tuple(measures))
+        measures = tuple(measure(model, images, row) for images, row in zip(looked_at, observed, strict=True))
+        return DenseRecord(step, step * learning_rate, *model.correlations(observed), measures)
 
     records, due = [look(0)], {*record, steps}
     for step in range(1, steps + 1):
-        images = draw(world, generator, batch, trained[0] if trained and conditional else None)
+        images = model.draw(generator, batch, trained[0] if trained and conditional else None)
         loss = model.descend(images, learning_rate, trained)
         if not isfinite(loss) or (step in due and not bool(torch.isfinite(model.Q).all())):
-            return DenseRun(observed, tuple(records), "diverged", model.correlations())
+            return DenseRun(observed, tuple(records), "diverged", model)
         if step in due:
             records.append(look(step))
             if stop is not None and stop(records[-1]):
-                return DenseRun(observed, tuple(records), "stopped", model.correlations())
-    return DenseRun(observed, tuple(records), "finished", model.correlations())
+                return DenseRun(observed, tuple(records), "stopped", model)
+    return DenseRun(observed, tuple(records), "finished", model)
 
 
 def _positions(world: DenseWorld, name: str, rows: Sequence[int]) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mimlab.dynamics.dense import DenseAttention, MiniBatch
+from mimlab.dynamics.dense import DenseAttention
+from mimlab.dynamics.dense_images import MiniBatch
 from mimlab.objectives.contrastive import ContrastiveLearning
 
 

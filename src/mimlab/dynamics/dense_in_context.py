@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mimlab.dynamics.dense import DenseWorld, MiniBatch
+from mimlab.dynamics.dense_images import DenseWorld, MiniBatch
 from mimlab.runs.errors import InputError
 
 Array = NDArray[np.float64]

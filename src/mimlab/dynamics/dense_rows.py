@@ -1,8 +1,9 @@
 """Engine "dense" as rows: the explicit network of ``dynamics.dense``, recorded like any other engine's.
 
 It trains all P rows at once, on mini-batches of ``draws`` fresh images, and ties nothing; it is the baseline that the
-other engines are checked against and timed against. Its columns come from a fixed set of evaluation images, so they
-carry sampling noise that no standard error is stated for; compare over several seeds.
+other engines are checked against and timed against. Its columns come from a fixed set of evaluation images. Standard
+errors are over these, of the one network that was trained (Φ and Υ, read off Q, have none); what training draws change
+shows over several seeds only.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
-from mimlab.dynamics.integrators import RECORDS, Path, Progress
-from mimlab.dynamics.rows import RowRun, first_half, measured
+from mimlab.dynamics.integrators import HALF, RECORDS, Path, Progress
+from mimlab.dynamics.rows import MEASURES_WITH_ERROR, RowRun, first_half, measured
 from mimlab.objectives.kernel import Evaluation
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.errors import InputError
@@ -23,10 +24,12 @@ from mimlab.world.partition import Layout
 from mimlab.world.row import unlumped_row
 
 if TYPE_CHECKING:
-    from mimlab.dynamics.dense import DenseRecord, DenseRun
+    from mimlab.dynamics.dense import DenseAttention, DenseRecord, DenseRun, Seed
+    from mimlab.dynamics.dense_images import DenseWorld
 
 Array = np.ndarray
 
+MOST_NOISE = 2**28  # numbers of one draw of images: 2 GB
 LARGEST = 4096  # patches: P x P attention in float64 takes 128 MB an image beyond
 
 
@@ -36,24 +39,50 @@ def run_dense(
     """Train the network and read off the rows of ``queries``. Raises InputError where P is too large or torch is
     missing."""
     check_dense(layout)
-    from mimlab.dynamics.dense import DenseWorld, train_dense
+    from mimlab.dynamics.dense import EVALUATION, train_dense
+    from mimlab.dynamics.dense_images import DenseWorld
 
     dynamics, objective = config.dynamics, config.objective
     assert dynamics.learning_rate is not None and dynamics.steps is not None
     assert isinstance(objective, MaskedReconstruction)
     labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
     world = DenseWorld(labels, config.world.latent, objective.masked(layout.patches))
+    batch = config.relax.batch or dynamics.draws
     run = train_dense(
         world,
         learning_rate=dynamics.learning_rate,
         steps=dynamics.steps,
-        batch=dynamics.draws,
+        batch=batch,
         seed=config.seed,
         observe=queries,
         record=recorded(dynamics.steps),
         stop=stopping(config, progress),
+        network=_relaxed(config, world, max(batch, EVALUATION)),
     )
-    return rows_of(config, layout, run, lambda phi: phi[~np.isnan(phi)])
+    rows = rows_of(config, layout, run, lambda phi: phi[~np.isnan(phi)])
+    shares = shares_of(run.model, EVALUATION, config.seed)
+    return [replace(row, shares=shares) for row in rows]
+
+
+def _relaxed(
+    config: SimulationConfig, world: DenseWorld, images: int
+) -> Callable[[Seed], DenseAttention] | None:
+    """What makes a relaxed layer for this world; None where the plain one will do. images: the most drawn at once.
+
+    Raises InputError where their noise would be too much.
+    """
+    from mimlab.dynamics.relaxed import RelaxedAttention, RelaxedWorld
+
+    relax, start = config.relax, config.dynamics.start
+    if not relax.relaxed and not start:
+        return None
+    relaxed = RelaxedWorld(world.area_of, config.world.latent, world.masked, relax)
+    if relax.noise and images * relaxed.patches * relaxed.space > MOST_NOISE:
+        raise InputError(
+            f"relax: noise = {relax.noise} draws {images} images x {relaxed.patches} patches x {relaxed.space} numbers "
+            f"at once, more than {MOST_NOISE:.1e}; give fewer patches or draws."
+        )
+    return lambda seed: RelaxedAttention(relaxed, seed=seed, start=start)
 
 
 def check_dense(layout: Layout) -> None:
@@ -115,6 +144,36 @@ def rows_of(
         times = np.array([record.time for record in run.records])
         path = Path(times, states, index, run.status, None)
         one = measured(row, path, evaluated, config.world.latent.mean)
-        half_time = first_half(path.times, one.measures["attention_own"])
-        result.append(replace(one, path=replace(path, half_time=half_time)))
+        errors = dict.fromkeys(MEASURES_WITH_ERROR, np.zeros(len(index)))
+        errors |= {
+            "loss": np.array([m.loss_se for m in measures]),
+            "excess_loss": np.array([m.excess_se for m in measures]),
+            "attention_own": np.array([m.attention_own_se for m in measures]),
+            "attention_global": np.array([m.attention_global_se for m in measures]),
+        }
+        attention, attention_se = one.measures["attention_own"], errors["attention_own"]
+        half_time = first_half(path.times, attention)
+        half_time_se = None if half_time is None else _half_time_error(path.times, attention, attention_se)
+        path = replace(path, half_time=half_time)
+        result.append(replace(one, path=path, errors=errors, half_time_se=half_time_se))
     return result
+
+
+def shares_of(model: DenseAttention, images: int, seed: int) -> dict[str, float]:
+    """Shares of FP and of PP in the logits' variance over images of their own, and the standard error of both over
+    these; empty where both are 0."""
+    fp, pp = model.logit_variances(model.draw(np.random.default_rng([seed, 0x6670]), images))
+    total = float(fp.mean()) + pp
+    if not total > 0:
+        return {}
+    error = pp * float(fp.std(ddof=1)) / len(fp) ** 0.5 / total**2
+    return {"fp_share": 1 - pp / total, "pp_share": pp / total, "pp_share_se": error}
+
+
+def _half_time_error(times: Array, attention: Array, error: Array) -> float:
+    """Standard error of when attention passes one half: its own over its slope there."""
+    after = int(np.flatnonzero(attention >= HALF)[0])
+    if after == 0:
+        return 0.0
+    slope = (attention[after] - attention[after - 1]) / (times[after] - times[after - 1])
+    return float(error[after] / slope)

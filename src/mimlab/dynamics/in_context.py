@@ -45,7 +45,8 @@ def run_in_context(
     masked = objective.masked(layout.patches, layout.partition_of(0).areas)
     rows = _copies_for(labels, queries, config.dynamics.query)
     check_dense(layout)
-    from mimlab.dynamics.dense import draw, train_dense
+    from mimlab.dynamics.dense import train_dense
+    from mimlab.dynamics.dense_images import draw
     from mimlab.dynamics.dense_in_context import InContextWorld, shares
 
     world = InContextWorld(
@@ -68,7 +69,7 @@ def run_in_context(
             evaluation=EVALUATION // parts,
         )
         images = draw(world, np.random.default_rng([seed, parts]), EVALUATION // parts)
-        phi, upsilon = (one[world.copies] for one in run.correlations)
+        phi, upsilon = (one[world.copies] for one in run.model.correlations())
         fp, pp = shares(world, images, phi, upsilon)
         whole = fp + pp or nan
         return rows_of(config, layout, run, lambda found: world.shown(found[0])), {

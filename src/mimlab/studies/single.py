@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mimlab.dynamics.config import Dynamics, Objective, SimulationConfig
 from mimlab.dynamics.integrators import Progress
+from mimlab.dynamics.relax import Relaxation
 from mimlab.dynamics.rows import RowRun, run_rows
 from mimlab.dynamics.tables import attention_map, correlations_table, nearest_record, trajectory_table
 from mimlab.objectives.in_context import InContextLearning, copying_half_time
@@ -62,13 +63,15 @@ def simulate(
     query: str | int = "local",
     stop_attention: float = 0.99,
     start: float = 0.0,
+    relax: Relaxation | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Simulation:
     """Train one attention layer on a world and return its trajectory, correlations and summary.
 
-    Parameters are those of ``Dynamics``; ``objective`` defaults to masked reconstruction at mask ratio 0.75. Times are
-    in units of learning rate x steps. Raises InputError for what cannot be done as asked.
+    Parameters are those of ``Dynamics``; ``relax`` departs from the paper's model (engine dense); ``objective``
+    defaults to masked reconstruction at mask ratio 0.75. Times are in units of learning rate x steps. Raises InputError
+    for what cannot be done as asked.
 
     >>> run = simulate(World(area_sizes=(12, 4, 4, 4)), engine="mean-field")
     >>> run.summary["status"]
@@ -76,7 +79,8 @@ def simulate(
     """
     dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start)
     return simulate_config(
-        SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed), progress
+        SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed, relax or Relaxation()),
+        progress,
     )
 
 

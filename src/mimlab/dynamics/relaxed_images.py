@@ -1,0 +1,89 @@
+"""Images of a relaxed world: latents that are signed or correlated, areas that roll, blocks of masks, noisy patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from mimlab.dynamics.dense_images import DenseWorld, MiniBatch, draw
+from mimlab.dynamics.relax import Relaxation
+
+Array = NDArray[np.float64]
+
+
+class Law(Protocol):
+    """What is needed of the law of |z_j|; ``mimlab.world.latent.Latent`` has it."""
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, int]) -> Array:
+        """Independent latents of the given shape."""
+
+    def quantile(self, u: Array) -> Array:
+        """Its inverse distribution function."""
+
+
+@dataclass(frozen=True)
+class RelaxedLatents:
+    """Latents (images, areas) of ``law``, by a Gaussian copula of one common factor in each image, then signed."""
+
+    law: Law
+    relax: Relaxation
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, int]) -> Array:
+        """Latents of the given shape."""
+        common, signed = self.relax.latent_correlation, self.relax.signed_latents
+        if common:
+            scores = common**0.5 * generator.standard_normal((shape[0], 1))
+            scores = scores + (1 - common) ** 0.5 * ndtri(generator.random(shape))
+            z = self.law.quantile(ndtr(scores))
+        else:
+            z = self.law.sample(generator, shape)
+        return np.where(generator.random(shape) < signed, -z, z) if signed else z
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedWorld(DenseWorld):
+    """A world whose images and features are those of a relaxation."""
+
+    latent: Any
+    relax: Relaxation = field(default_factory=Relaxation)
+
+    @property
+    def space(self) -> int:
+        """d: that of the plain world, and one more for what coherent features have in common."""
+        return super().space + (self.relax.coherence > 0)
+
+    @cached_property
+    def plain(self) -> DenseWorld:
+        """The world whose clusters, latents and uniform masks are drawn."""
+        return DenseWorld(self.area_of, RelaxedLatents(self.latent, self.relax), self.masked)
+
+
+@dataclass(frozen=True, eq=False)
+class Images(MiniBatch):
+    """Images whose areas are rolled, patch q being in the area that (q + roll) mod P has; ``noise``: each patch's ξ."""
+
+    roll: NDArray[np.int64] = field(kw_only=True)  # (images,)
+    noise: Array | None = field(default=None, kw_only=True)  # (images, P, d)
+
+
+def draw_images(
+    world: RelaxedWorld, generator: np.random.Generator, n: int, hidden: int | None = None
+) -> Images:
+    """Fresh images; ``hidden``: given that it is masked. Without a relaxation those of ``draw``, number for number."""
+    images, P, relax = draw(world.plain, generator, n, hidden), world.patches, world.relax
+    mask, roll, noise = images.mask, np.zeros(n, dtype=np.int64), None
+    if relax.mask_shape == "block":
+        # Given that a position is masked, it is each of the block's with equal chance.
+        first = generator.integers(P if hidden is None else world.masked, size=n)
+        first = first if hidden is None else hidden - first
+        mask = (np.arange(P) - first[:, None]) % P < world.masked
+    if reach := round(relax.jitter * P):
+        roll = generator.integers(-reach, reach + 1, size=n)
+    if relax.noise:
+        noise = generator.standard_normal((n, P, world.space)) / world.space**0.5
+    return Images(images.cluster, images.latent, mask, images.weight, images.token, roll=roll, noise=noise)
