@@ -34,6 +34,8 @@ from mimlab.runs.checks import installed
 from mimlab.runs.tables import write_json, write_table
 from mimlab.studies import copying, worlds
 from mimlab.studies.commands import command_for, scale_command_for
+from mimlab.studies.every_query import ask_photograph
+from mimlab.studies.explored import explore
 from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.pretrain import MODULES
 from mimlab.studies.probe_at_work import probe_at_work
@@ -135,11 +137,12 @@ def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:
 
 
 def jobs() -> list[Job]:
-    """All jobs that need no weights, the longest first."""
+    """All jobs that need no weights, those that take long first."""
     series = [partial(_series, one) for one in sorted(worlds.SERIES, key=lambda s: s.name != "scale-sampled")]
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
     runs = [partial(_run, one) for one in (*worlds.RUNS, *copying.RUNS)]
-    return [probe_at_work, _area_sizes, *series, *photographs, *runs]
+    first = [ask_photograph, explore, probe_at_work, _area_sizes]
+    return [*first, *series, *photographs, *runs]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
@@ -297,6 +300,7 @@ def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, An
         )
         for job, figures in pictures.items()
     ]
+    # what comes last is told first
     sections += [section for o in reversed(outcomes) for section in o.sections]
     facts = {"Seconds": round(summary["seconds"], 1), "Versions": summary["versions"]}
     lead = (
