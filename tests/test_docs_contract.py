@@ -15,6 +15,8 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.tables import CORRELATIONS_SCHEMA, TRAJECTORY_SCHEMA
 from mimlab.runs.flags import flag_name
 from mimlab.runs.schema import Key, keys
+from mimlab.studies.every_query import PHOTOGRAPH_SCHEMA
+from mimlab.studies.explored import EXPLORER_SCHEMA
 from mimlab.studies.photographs import GAP_SCHEMA, gap_summary
 from mimlab.studies.reproduction import Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, run_scale
@@ -32,6 +34,8 @@ SCHEMAS = {
     "survival.parquet": SURVIVAL_SCHEMA,
     "gap.parquet": GAP_SCHEMA,
     "photographs.parquet": SURVEY_SCHEMA,
+    "worlds/explorer.parquet": EXPLORER_SCHEMA,
+    "worlds/photograph.parquet": PHOTOGRAPH_SCHEMA,
     "statistics.parquet": SCHEMA,
     "maps.parquet": MAPS_SCHEMA,
     "shares.parquet of a pretraining run": SHARES_SCHEMA,

@@ -3,6 +3,7 @@
 import operator
 import os
 import shlex
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,16 @@ from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import contrastive_worlds, copying, probe_at_work, reproduction, training_verdicts, worlds
+from mimlab.studies import (
+    contrastive_worlds,
+    copying,
+    every_query,
+    explored,
+    probe_at_work,
+    reproduction,
+    training_verdicts,
+    worlds,
+)
 from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
 
 RECORD = {
@@ -63,13 +73,16 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
             patch.setattr(contrastive_worlds, name, ())
         patch.setattr(worlds, "SERIES", (ONE_SERIES,))
         patch.setattr(worlds, "AREA_SIZES", (4, 8, 16))
+        patch.setattr(explored, "GRIDS", (replace(explored.GRIDS[0], global_exponents=(0.9,)),))
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
         patch.setattr(reproduction, "SHOWN", ("square",))
         patch.setattr(probe_at_work, "AREA_SIZES", (6, 4, 4, 2))
         patch.setattr(
             probe_at_work, "SIZES", probe_at_work.SIZES | {"image_size": 64, "num_hidden_layers": 2}
         )
-        patch.setattr(reproduction, "bundled_photographs", lambda: {"square": home / "square.png"})
+        for module in (reproduction, every_query):
+            patch.setattr(module, "bundled_photographs", lambda: {"square": home / "square.png"})
+        patch.setattr(every_query, "ASKED", "square")
         patch.setattr(training_verdicts, "RECORDED", home)  # where nothing is; see test_recorded_training.py
         summary = run_reproduce(
             home / "out", command="mimlab reproduce ...", progress=lambda *given: told.append(given)
@@ -125,9 +138,11 @@ def test_the_folder_holds_every_run(reproduced):
     assert top == {"figures", "worlds", "photographs.parquet", "report.html", "summary.json"}
     assert {path.name for path in (folder / "worlds").iterdir()} == {
         "area-sizes",
+        "explorer.parquet",
         "one-run",
         "one-series",
         "photograph-square",
+        "photograph.parquet",
     }
     assert read_json(folder / "worlds/one-run/summary.json")["patches"] == 120
     assert read_table(folder / "worlds/one-run/trajectory.parquet").num_rows == 21
@@ -140,6 +155,8 @@ def test_the_folder_holds_every_run(reproduced):
         "area-sizes": ["stopped"] * 3,
         "one-series": ["stopped"] * 3,
         "one-run": ["finished"],
+        "explorer": ["stopped"] * 12,
+        "every patch of square": ["stopped"],
     }
 
 
@@ -153,6 +170,10 @@ def test_the_page_says_each_claim_once(reproduced):
     assert page.count("Attention over a photograph: square</h2>") == 1
     assert "mimlab reproduce ..." in page
     assert ONE_RUN.label in page
+    order = [
+        page.index(f">{text}") for text in ("Explorer: ", "Ask a patch: square</h2>", "Convergence</h2>")
+    ]
+    assert order == sorted(order)
 
 
 def test_the_probe_needs_no_weights_to_be_shown(reproduced):
@@ -171,10 +192,10 @@ def test_the_probe_needs_no_weights_to_be_shown(reproduced):
 
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == pytest.approx([n / 6 for n in range(1, 7)])
+    assert [share for share, _ in told] == pytest.approx([n / 8 for n in range(1, 9)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
-        *("the probe at work", "published models"),
+        *("the probe at work", "published models", "explorer", "every patch of square"),
     }
 
 
@@ -219,8 +240,8 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
 
 def test_all_jobs_of_the_paper_are_there():
-    """One job a run, a series and a photograph, one for area sizes and one for the probe; names do not clash in
-    worlds/."""
+    """One job a run, a series and a photograph, one each for area sizes, the probe, the explorer and the asked
+    photograph; names do not clash in worlds/."""
     every = (
         *worlds.RUNS,
         *copying.RUNS,
@@ -230,7 +251,7 @@ def test_all_jobs_of_the_paper_are_there():
     )
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
-    assert len(reproduction.jobs()) == 2 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
+    assert len(reproduction.jobs()) == 4 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
         reproduction.bundled_photographs()
     )
     known = {claim.name for claim in CLAIMS}

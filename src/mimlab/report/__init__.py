@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mimlab.report.asked import photograph_section
+    from mimlab.report.explorer import explorer_section
     from mimlab.report.exponents import draw_exponents
     from mimlab.report.gaps import draw_gap
     from mimlab.report.numbers import format_interval, format_number
@@ -30,8 +32,10 @@ __all__ = [
     "draw_gap",
     "draw_segmentation",
     "draw_survey",
+    "explorer_section",
     "format_interval",
     "format_number",
+    "photograph_section",
     "reproduce_page",
     "simulation_page",
     "write_page",
@@ -47,8 +51,10 @@ _HOMES = {
     "draw_gap": "gaps",
     "draw_segmentation": "photographs",
     "draw_survey": "survey",
+    "explorer_section": "explorer",
     "format_interval": "numbers",
     "format_number": "numbers",
+    "photograph_section": "asked",
     "reproduce_page": "pages",
     "simulation_page": "pages",
     "write_page": "page",

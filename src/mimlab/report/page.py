@@ -1,4 +1,4 @@
-"""A page: one HTML file that holds its figures, needs no script and no network, and opens years later.
+"""A page: one HTML file that holds its figures, needs no network, and opens years later; no script without widgets.
 
 Everything that comes from outside is escaped. A figure's alternative text is the description that it was
 drawn with; a picture without one is refused, since the page could not be read by those who do not see it. A
@@ -20,6 +20,7 @@ from typing import Any
 from mimlab.report.markup import capital, command_block, definitions, prose, table
 from mimlab.report.numbers import ABSENT, format_interval, format_number
 from mimlab.report.stylesheet import STYLESHEET
+from mimlab.report.widgets import Widget, scripts, styles
 
 VERDICTS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
 _STANDING = {"threshold": "Threshold", "reason": "Why there", "source": "Source"}  # often alike on all worlds
@@ -48,6 +49,8 @@ class Section:
         Pairs of a term and its text, such as ("Source", ...), ("Threshold", ...).
     command
         The command that makes this part again.
+    widget
+        What a reader can move.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class Section:
     rows: Sequence[Mapping[str, Any]] = ()
     details: Sequence[tuple[str, str]] = ()
     command: str | None = None
+    widget: Widget | None = None
 
     def __post_init__(self) -> None:
         for record in self.verdicts:
@@ -99,16 +103,19 @@ def write_page(
         f"<footer><h2>About this run</h2>{definitions(list(facts.items()))}</footer>" if facts else "",
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(_document(title, lead, "\n".join(filter(None, body))), encoding="utf-8")
+    widgets = [section.widget for section in sections if section.widget is not None]
+    body.append(scripts(widgets))
+    document = _document(title, lead, "\n".join(filter(None, body)), STYLESHEET + styles(widgets))
+    target.write_text(document, encoding="utf-8")
 
 
-def _document(title: str, lead: str, body: str) -> str:
+def _document(title: str, lead: str, body: str, styles: str) -> str:
     described = f'<meta name="description" content="{escape(lead)}">\n' if lead else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n{described}"
-        f"<style>{STYLESHEET}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<style>{styles}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
@@ -124,6 +131,7 @@ class _Page:
         parts = [
             f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{escape(capital(section.heading))}</h2>',
             f"<p>{prose(section.sentence)}</p>" if section.sentence else "",
+            section.widget.markup() if section.widget else "",
             definitions([*section.details, *common.values()]),
             *(self.figure(path) for path in section.figures),
             table(section.rows),
@@ -206,8 +214,9 @@ def _verdict_table(parts: Sequence[tuple[str, Section]]) -> str:
         if section.verdicts
     )
     return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Verdicts">'
         f'<table><caption>Verdicts: {tally}.</caption><thead><tr><th scope="col">Claim</th>'
-        f'<th scope="col">Verdict</th><th scope="col">Measured</th></tr></thead><tbody>{rows}</tbody></table>'
+        f'<th scope="col">Verdict</th><th scope="col">Measured</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 

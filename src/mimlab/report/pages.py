@@ -102,12 +102,15 @@ def reproduce_page(
     lead: str = "Each claim of the theory, judged on worlds where it should hold and where it should not.",
     sections: Sequence[Section] = (),
 ) -> None:
-    """Page of many claims: a section for each claim, in order of first appearance, then `sections`."""
+    """Page of many claims: those of `sections` that have a widget, a section for each claim, in order of first
+    appearance, then the other `sections`."""
+    movable = [section for section in sections if section.widget is not None]
+    others = [section for section in sections if section.widget is None]
     write_page(
         path,
         "What masked image modeling learns",
         lead,
-        [*claim_sections(verdicts), *sections],
+        [*movable, *claim_sections(verdicts), *others],
         command,
         facts,
     )

@@ -47,7 +47,7 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.words { min-width: 14rem; }
 .badge {
   display: inline-block; padding: 0.05rem 0.55rem; border-radius: 1rem; font-size: 0.9rem; font-weight: 600;
-  white-space: nowrap; border: 1px solid currentColor;
+  white-space: nowrap; border: 1px solid currentColor; margin-block: 0.1rem;
 }
 .holds { color: var(--holds); background: var(--holds-back); }
 .fails { color: var(--fails); background: var(--fails-back); }
@@ -55,8 +55,7 @@ td.words { min-width: 14rem; }
 h3 .badge { margin: 0 0.3rem; }
 h3 .badge:first-child { margin-left: 0; }
 h3 .faint { font-weight: normal; }
-td.words { min-width: 14rem; }
-sub, sup { line-height: 0; font-size: 0.78em; }
+sub, sup { line-height: 0; font-size: max(0.78em, 0.75rem); }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: 0.25rem 1rem; }
 dl { margin: 0.75rem 0; }
 dt { color: var(--faint); }
@@ -72,6 +71,8 @@ code { font: 0.88rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "Libera
   body { padding: 1rem 0.75rem 3rem; }
   h1 { font-size: 1.4rem; }
   h2 { font-size: 1.2rem; }
+  th, td { padding-right: 0.5rem; }
+  .badge { padding-inline: 0.35rem; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: 0.5rem; }
   figure img { padding: 0.2rem 0; border-width: 1px 0; border-radius: 0; }

@@ -34,6 +34,8 @@ from mimlab.runs.checks import installed
 from mimlab.runs.tables import write_json, write_table
 from mimlab.studies import contrastive_worlds, copying, worlds
 from mimlab.studies.commands import command_for, scale_command_for
+from mimlab.studies.every_query import ask_photograph
+from mimlab.studies.explored import explore
 from mimlab.studies.negatives import negatives_job
 from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.pretrain import MODULES
@@ -137,13 +139,14 @@ def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:
 
 
 def jobs() -> list[Job]:
-    """All jobs that need no weights, the longest first."""
+    """All jobs that need no weights, those that take long first."""
     listed = [*worlds.SERIES, *contrastive_worlds.CONTRASTIVE_SERIES]
     series = [partial(_series, one) for one in sorted(listed, key=lambda s: s.name not in LONG)]
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
     runs = [partial(_run, one) for one in (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)]
     negatives = [partial(negatives_job, temperature) for temperature in contrastive_worlds.TEMPERATURES]
-    return [probe_at_work, _area_sizes, *series, *negatives, *photographs, *runs]
+    first = [ask_photograph, explore, probe_at_work, _area_sizes]
+    return [*first, *series, *negatives, *photographs, *runs]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
@@ -301,6 +304,7 @@ def _write_page(folder: Path, outcomes: Sequence[Outcome], summary: dict[str, An
         )
         for job, figures in pictures.items()
     ]
+    # what comes last is told first
     sections += [section for o in reversed(outcomes) for section in o.sections]
     facts = {"Seconds": round(summary["seconds"], 1), "Versions": summary["versions"]}
     lead = (

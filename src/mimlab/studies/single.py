@@ -245,6 +245,12 @@ def _summary(config: SimulationConfig, layout: Layout, runs: Sequence[RowRun]) -
     }
 
 
+def first_rates(summary: dict[str, Any]) -> float | None:
+    """Initial fall of Φ_global / initial rise of Φ_own of a run of one query; None where it was not judged by them."""
+    judged = [c["value"] for c in summary["claims"] if c["claim"] in ("two phases", "one phase")]
+    return judged[0] if judged else None
+
+
 def _query_facts(config: SimulationConfig, run: RowRun) -> dict[str, Any]:
     """What speaks of one row; areas and predictions are those of the first cluster."""
     row, view = run.row, run.row.views[0]

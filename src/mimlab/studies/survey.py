@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mimlab.dynamics.config import Dynamics, SimulationConfig
 from mimlab.runs import InputError
-from mimlab.studies.single import Simulation, simulate_config
+from mimlab.studies.single import Simulation, first_rates, simulate_config
 from mimlab.world.world import World
 
 SURVEY_SCHEMA = pa.schema(
@@ -55,14 +55,13 @@ def survey_photograph(path: str | Path) -> list[dict[str, Any]]:
 def survey_record(simulation: Simulation, image: str) -> dict[str, Any]:
     """What the claims about photographs need of one run."""
     facts = simulation.summary["queries"][0]
-    rates = [c["value"] for c in simulation.summary["claims"] if c["claim"] in ("two phases", "one phase")]
     return {
         "image": image,
         "query": facts["query"],
         "patches": simulation.summary["patches"],
         "area_size": facts["area_size"],
         "patch_gap": facts["patch_gap"],
-        "first_rates": rates[0] if rates else None,
+        "first_rates": first_rates(simulation.summary),
         "phi_global_at_half": facts["phi_global_at_half"],
         "half_time": facts["half_time"],
         "attention_own": float(simulation.rows[0].measures["attention_own"][-1]),
