@@ -33,10 +33,15 @@ def takes_several(key: Key) -> bool:
 def read_flag(key: Key, words: Sequence[str]) -> object:
     """What was typed after a flag, as the type of its key has it. Raises InputError where it does not fit."""
     if not takes_several(key):
-        return fit(key, _reading(words[0], key.type), flag_name(key))
+        return read_word(key, words[0], flag_name(key))
     item = get_args(arms(key.type)[0])[0]
     parts = [part for word in words for part in word.split(",") if part]
     return fit(key, [_reading(part, item) for part in parts], flag_name(key))
+
+
+def read_word(key: Key, word: str, name: str) -> object:
+    """One word as the type of a key has it, a whole list as JSON. Raises InputError, which calls the key ``name``."""
+    return fit(key, _reading(word, key.type), name)
 
 
 def write_flags(config: object) -> list[str]:
