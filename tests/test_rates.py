@@ -46,13 +46,18 @@ def test_the_constant_of_a_uniform_law_by_another_quadrature():
     def mean(phi: float) -> float:
         return quad(lambda z: z**3 * np.exp(z * phi), 0.5, 1.5)[0]
 
-    assert growth_constant(Latent(low=0.5, high=1.5)) == pytest.approx(quad(lambda p: 1 / mean(p), 0, 60)[0], rel=1e-7)
+    assert growth_constant(Latent(low=0.5, high=1.5)) == pytest.approx(
+        quad(lambda p: 1 / mean(p), 0, 60)[0], rel=1e-7
+    )
 
 
-@pytest.mark.parametrize("latent", [Latent(low=1, high=1), Latent(low=0.2, high=1.8), Latent(values=(0.5, 0.5, 1.5))])
+@pytest.mark.parametrize(
+    "latent", [Latent(low=1, high=1), Latent(low=0.2, high=1.8), Latent(values=(0.5, 0.5, 1.5))]
+)
 def test_the_constant_is_the_limit_of_the_time(latent):
     ratios = [
-        reduced_half_time(p, p**0.3, 0.75, latent) / (growth_constant(latent) * p**0.7 / 0.1875) for p in (1e9, 1e15)
+        reduced_half_time(p, p**0.3, 0.75, latent) / (growth_constant(latent) * p**0.7 / 0.1875)
+        for p in (1e9, 1e15)
     ]
     assert abs(ratios[1] - 1) < abs(ratios[0] - 1) and ratios[1] == pytest.approx(1, abs=1e-3)
 

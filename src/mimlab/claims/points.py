@@ -24,11 +24,33 @@ class PointsEvidence:
     local_exponent: float | None
     latent: tuple[float, float]
 
-    def line(self, quantity: str) -> Line | None:
-        """Log-log fit of a quantity against P, or against C_a - 1 where area sizes differ."""
-        chosen = [p for p in self.points if p.get(quantity) is not None and p[quantity] > 0]
+    def line(self, quantity: str, beside: str | None = None) -> Line | None:
+        """Log-log fit of a quantity, or of its ratio to the one ``beside``, against P, or against C_a - 1 where area
+        sizes differ."""
+        chosen = self.having(quantity, *([beside] if beside else []))
         x = [log(p["patches"]) if self.axis == "patches" else log(p["area_size"] - 1) for p in chosen]
-        return fit_line(x, [log(p[quantity]) for p in chosen])
+        return fit_line(x, [log(p[quantity] / (p[beside] if beside else 1)) for p in chosen])
+
+    def having(self, *quantities: str) -> list[Mapping[str, Any]]:
+        """Runs in which every quantity was measured, and is positive."""
+        return [p for p in self.points if all(p.get(q) is not None and p[q] > 0 for q in quantities)]
+
+    def constant(self) -> Line | None:
+        """Log of the half-attention time over I P/(γ(1-γ)C_a), fitted by 1 and 1/log P: ``at_zero`` is the log of the
+        constant for P → ∞."""
+        chosen = self.having("half_time", "leading_half_time")
+        return fit_line(
+            [1 / log(p["patches"]) for p in chosen],
+            [log(p["half_time"] / p["leading_half_time"]) for p in chosen],
+        )
+
+    def over_area(self) -> Line | None:
+        """Log-log fit of the half-attention time against P/C_a, whose exponent is 1: sizes are whole numbers of
+        patches, so that C_a only follows P^κs."""
+        chosen = self.having("half_time")
+        return fit_line(
+            [log(p["patches"] / p["area_size"]) for p in chosen], [log(p["half_time"]) for p in chosen]
+        )
 
     @property
     def predicted(self) -> float | None:
@@ -64,7 +86,7 @@ def exponents(evidence: PointsEvidence) -> list[dict[str, Any]]:
     return found
 
 
-def _slope_of(quantity: str, what: str) -> Callable[[PointsEvidence], Measurement]:
+def slope_of(quantity: str, what: str) -> Callable[[PointsEvidence], Measurement]:
     def measure(evidence: PointsEvidence) -> Measurement:
         line = evidence.line(quantity)
         if line is None:
@@ -75,13 +97,13 @@ def _slope_of(quantity: str, what: str) -> Callable[[PointsEvidence], Measuremen
     return measure
 
 
-def _when(
+def when(
     applies: Callable[[PointsEvidence], bool], measure: Callable[[PointsEvidence], Measurement]
 ) -> Callable[[PointsEvidence], Measurement | None]:
     return lambda evidence: measure(evidence) if applies(evidence) else None
 
 
-def _over_patches(is_local: bool) -> Callable[[PointsEvidence], bool]:
+def over_patches(is_local: bool) -> Callable[[PointsEvidence], bool]:
     return lambda e: e.axis == "patches" and e.is_local == is_local and e.predicted is not None
 
 
@@ -99,9 +121,9 @@ def _below_bound(evidence: PointsEvidence) -> Threshold:
     return Threshold(high=evidence.bound + 0.05)
 
 
-_HALF = _slope_of("half_time", "the half-attention time")
-_FINAL = _slope_of("final_stage", "the time from half attention to the stop")
-_RATIO = _slope_of("upsilon_over_phi", "largest |Υ| / Φ_own")
+_HALF = slope_of("half_time", "the half-attention time")
+_FINAL = slope_of("final_stage", "the time from half attention to the stop")
+_RATIO = slope_of("upsilon_over_phi", "largest |Υ| / Φ_own")
 _TWENTIETH = (
     "Exponents that differ by 0.05 differ by a factor of 2.5 in time over the eight decades of P; finite-P "
 )
@@ -114,7 +136,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (own derivation and measurement)",
         "slope of log T_half in log P",
         _around_prediction,
-        _when(_over_patches(True), _HALF),
+        when(over_patches(True), _HALF),
         "within 0.05 of 1-κs",
         _TWENTIETH,
     ),
@@ -124,7 +146,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         f"{PAPER}, local areas: training time",
         "slope of log T_half in log P",
         _below_bound,
-        _when(lambda e: _over_patches(True)(e) and e.bound is not None, _HALF),
+        when(lambda e: over_patches(True)(e) and e.bound is not None, _HALF),
         "≤ max{2(U/L-1), 1}(1-κs) + 0.05",
         "An upper bound up to logarithms, which can add a few hundredths to a slope over eight decades.",
     ),
@@ -134,7 +156,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (own measurement)",
         "slope of log T_half in log P",
         _around_prediction,
-        _when(_over_patches(False), _HALF),
+        when(over_patches(False), _HALF),
         "within 0.05 of 1-κc",
         _TWENTIETH,
     ),
@@ -144,7 +166,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "derivations, section 'The final stage': dA/dt ≈ γ A² (1-A)³ for z = 1, in which P is not",
         "slope of log (T_stop - T_half) in log P",
         Threshold(low=-0.05, high=0.05),
-        _when(_has_final_stage, _FINAL),
+        when(_has_final_stage, _FINAL),
         "in [-0.05, 0.05]",
         _TWENTIETH,
     ),
@@ -154,7 +176,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         f"{PAPER}, PP correlations are o(1) in P; theory, section 5: Υ/Φ ≈ 1/(C_a - 1)",
         "slope of log (largest |Υ| / Φ_own) in log P",
         lambda e: Threshold(high=-0.5 * (e.local_exponent or 0.0)),
-        _when(lambda e: _over_patches(True)(e) and bool(e.local_exponent), _RATIO),
+        when(lambda e: over_patches(True)(e) and bool(e.local_exponent), _RATIO),
         "≤ -κs/2",
         "Theory has -κs; half of it is a decay that cannot be mistaken for a constant.",
     ),
@@ -164,7 +186,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (constant latents; own derivation)",
         "slope of log (largest |Υ| / Φ_own) in log (C_a - 1)",
         Threshold(low=-1.15, high=-0.85),
-        _when(lambda e: e.axis == "area_size", _RATIO),
+        when(lambda e: e.axis == "area_size", _RATIO),
         "in [-1.15, -0.85]",
         "A power of -1 to 15%: an estimate that neglects other areas of size C_a, which add terms of relative order "
         "C_a/P and of hopeless images.",

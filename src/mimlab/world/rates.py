@@ -1,7 +1,7 @@
 """How long a local patch takes to find its own area, for any latent law (docs/rates.md).
 
-While a row decouples and grows, all that matters of the other areas is their weight, which hardly moves. With N = P/((1-γ)C_a)
-the attention on the own area of an image with latent z, and the flow of Φ = Φ_{p→v_a}, are
+While a row decouples and grows, all that matters of the other areas is their weight, which hardly moves. With N =
+P/((1-γ)C_a) the attention on the own area of an image with latent z, and the flow of Φ = Φ_{p→v_a}, are
 
     A(z) = e^{zΦ} / (N - 1 + e^{zΦ}),        dΦ/dt = γ E[z³ A (1-A)²]
 
@@ -26,8 +26,8 @@ PANELS, PANEL = 200, 8  # in Φ: composite Gauss-Legendre
 def growth_constant(latent: Latent) -> float:
     """I = ∫_0^∞ dΦ / E[z³ e^{zΦ}]: half attention comes at I P/(γ(1-γ)C_a) as P → ∞ (own derivation).
 
-    For z = c that is c⁻⁴; the integral is over Φ of order 1, where no image attends yet, so the whole law enters it, with
-    the third power of its latents.
+    For z = c that is c⁻⁴; the integral is over Φ of order 1, where no image attends yet, so the whole law enters it,
+    with the third power of its latents.
 
     >>> growth_constant(Latent(low=0.5, high=0.5))
     16.0
@@ -60,7 +60,9 @@ def reduced_half_time(patches: float, own_size: float, mask_ratio: float, latent
         return np.asarray(1 / (1 + (many - 1) * np.exp(-np.multiply.outer(phi, z))))
 
     least = z[z > 0].min()
-    half = brentq(lambda phi: float(attention(np.array(phi)) @ weight) - 0.5, 0.0, 2 * log(many) / least + 50 / least)
+    half = brentq(
+        lambda phi: float(attention(np.array(phi)) @ weight) - 0.5, 0.0, 2 * log(many) / least + 50 / least
+    )
     phi, step = _composite(float(half))
     A = attention(phi)
     return float(step @ (1 / ((A * (1 - A) ** 2) @ (weight * z**3)))) / mask_ratio
