@@ -43,6 +43,20 @@ def _agree(
     return measure
 
 
+def _by_size(run: Record) -> bool:
+    """Whether (1-γ) P^Δ_p says two phases."""
+    return bool((1 - run["mask_ratio"]) * run["patches"] ** run["patch_gap"] > 1)
+
+
+def _where_rules_differ(evidence: GridEvidence) -> Measurement | None:
+    runs = evidence.having(*_GAP)
+    differ = [r for r in runs if _by_size(r) != (r["patch_gap"] > 0)]
+    if not runs:
+        return None
+    right = sum((r["first_rates"] > 1) == _by_size(r) for r in differ)
+    return share(right, len(differ), "worlds in which the two rules differ go with (1-γ) P^Δ_p")
+
+
 _GAP = ("patch_gap", "first_rates")
 _SIZES = ("global_size", "largest_size", "largest_rates")
 _NINE_TENTHS = (
@@ -71,11 +85,21 @@ GRID_CLAIMS: tuple[Claim[GridEvidence], ...] = (
         Threshold(low=0.9),
         _agree(
             _GAP,
-            lambda r: (r["first_rates"] > 1) == ((1 - r["mask_ratio"]) * r["patches"] ** r["patch_gap"] > 1),
+            lambda r: (r["first_rates"] > 1) == _by_size(r),
             "worlds go with (1-γ) P^Δ_p against 1",
         ),
         "≥ 0.9",
         _NINE_TENTHS,
+    ),
+    Claim(
+        "boundary where the two rules differ",
+        "Where Δ_p > 0 but (1-γ) P^Δ_p < 1, or the reverse, it is the second that tells one phase from two.",
+        "derivations, section 'Decoupling at the start'",
+        "share, of the worlds in which the two rules differ, that go with (1-γ) P^Δ_p",
+        Threshold(low=0.9),
+        _where_rules_differ,
+        "≥ 0.9",
+        "Nine of ten, as on photographs; worlds in which the rules agree say nothing of which is right.",
     ),
     Claim(
         "largest area decides the phases",

@@ -73,9 +73,9 @@ def run_rates(
     write the run directory. Raises InputError, naming the series, before anything is run."""
     series = list(crossed(config_mapping, axes, low, high, points))
     if out is None:
-        return _run(series, axes, progress)
+        return run_series(series, axes, progress)
     with RunDirectory(out, overwrite=overwrite) as folder:
-        summary = _run(series, axes, progress)
+        summary = run_series(series, axes, progress)
         _write(folder, config_mapping, axes, summary, command)
     return summary
 
@@ -179,8 +179,8 @@ def latent_words(latent: Latent) -> str:
     return ", ".join(f"{number} × {value:g}" if number > 1 else f"{value:g}" for number, value in counted)
 
 
-def _run(
-    series: Sequence[tuple[str, list[SimulationConfig]]], axes: Sequence[Axis], progress: Progress | None
+def run_series(
+    series: Sequence[tuple[str, list[SimulationConfig]]], axes: Sequence[Axis], progress: Progress | None = None
 ) -> dict[str, Any]:
     records, runs, verdicts, statuses = [], [], [], []
     warnings: set[str] = set()

@@ -38,6 +38,7 @@ from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.pretrain import MODULES
 from mimlab.studies.probe_at_work import probe_at_work
 from mimlab.studies.published import compare_published, find_published, published_command
+from mimlab.studies.rate_jobs import between, boundary, partitions
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
 from mimlab.studies.single import (
     PHOTOGRAPH,
@@ -139,7 +140,8 @@ def jobs() -> list[Job]:
     series = [partial(_series, one) for one in sorted(worlds.SERIES, key=lambda s: s.name != "scale-sampled")]
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
     runs = [partial(_run, one) for one in (*worlds.RUNS, *copying.RUNS)]
-    return [probe_at_work, _area_sizes, *series, *photographs, *runs]
+    many = [boundary, between, partitions, _area_sizes]
+    return [probe_at_work, *many, *series, *photographs, *runs]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
