@@ -1,4 +1,4 @@
-"""Claims about many worlds together: where one phase ends and two begin, and which area is pushed down."""
+"""Claims about many worlds together: where one phase ends and two begin, and which area decides."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Record = Mapping[str, Any]
 class GridEvidence:
     """``runs``: a record per local query of a world, with `patches, mask_ratio, area_size`, and either `patch_gap` and
     `first_rates` (initial fall of Phi_global over initial rise of Phi_own), or, where which area is the largest is in
-    question, `global_size, largest_size` (of the areas but the own one), `largest_rates` (the fastest fall of any over
-    the rise of the own) and `deepest_size` (of the area that stands lowest at half attention)."""
+    question, `global_size, largest_size` (of the areas but the own one) and `largest_rates` (the fastest fall of any
+    over the rise of the own)."""
 
     runs: Sequence[Record]
 
@@ -126,20 +126,6 @@ GRID_CLAIMS: tuple[Claim[GridEvidence], ...] = (
             _SIZES,
             lambda r: (r["largest_rates"] > 1) == (finite_size(r, r["global_size"]) > 1),
             "worlds go with the size of area 0",
-        ),
-        "≥ 0.9",
-        _NINE_TENTHS,
-    ),
-    Claim(
-        "largest area is pushed down most",
-        "At half attention the largest of the other areas stands lowest.",
-        "own derivation: an area falls at the square of its size",
-        "share of worlds in which the lowest Φ at half attention is the largest other area's",
-        Threshold(low=0.9),
-        _agree(
-            ("largest_size", "deepest_size"),
-            lambda r: r["deepest_size"] == r["largest_size"],
-            "worlds have their largest other area lowest at half attention",
         ),
         "≥ 0.9",
         _NINE_TENTHS,

@@ -36,8 +36,12 @@ def partition_config(number: int, engine: str, draws: int = 64) -> SimulationCon
 
 
 def partition_record(number: int, engine: str) -> dict[str, Any]:
-    """What the claims about which area decides need of that world (`mimlab.claims.grids`)."""
-    simulation = simulate_config(partition_config(number, engine))
+    """What the claims about which area decides need of that world."""
+    return {"world": number, **area_record(simulate_config(partition_config(number, engine)))}
+
+
+def area_record(simulation: Simulation) -> dict[str, Any]:
+    """What they need of a run to half attention of a world with the sizes of its areas given (`mimlab.claims.grids`)."""
     sizes = np.asarray(simulation.config.world.area_sizes)
     own = simulation.summary["queries"][0]["area"]
     others = np.delete(np.arange(len(sizes)), own)
@@ -46,7 +50,6 @@ def partition_record(number: int, engine: str) -> dict[str, Any]:
     reached = simulation.summary["status"] == "stopped"
     first = Phi[moved[0]] if len(moved) else None
     return {
-        "world": number,
         "patches": int(sizes.sum()),
         "mask_ratio": simulation.config.objective.mask_ratio,
         "area_size": int(sizes[own]),
@@ -80,6 +83,8 @@ def phi_by_area(simulation: Simulation) -> np.ndarray:
     index = np.full(base.areas, -1)
     index[view.area_index] = view.area_phi
     size_of = [base.size_of(area) for area in range(base.areas)]
-    alike = {size_of[area]: index[area] for area in view.area_index if area not in (0, view.area_index[view.own])}
+    alike = {
+        size_of[area]: index[area] for area in view.area_index if area not in (0, view.area_index[view.own])
+    }
     index = np.array([alike[size_of[area]] if index[area] < 0 else index[area] for area in range(base.areas)])
     return np.asarray(simulation.rows[0].path.states[:, index])

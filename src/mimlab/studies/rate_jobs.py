@@ -40,7 +40,9 @@ def boundary(folder: Path) -> Outcome:
     draw_rates(summary["series"], summary["points"], folder / figure)
     over = [f"{axis.key}={','.join(map(str, axis.values))}" for axis in AXES]
     words = ["mimlab", "scale", "--patches", f"{LOW:g}", f"{HIGH:g}", "--points", str(POINTS)]
-    again = shlex.join([*words, *(word for one in over for word in ("--over", one)), "--out", "runs/boundary"])
+    again = shlex.join(
+        [*words, *(word for one in over for word in ("--over", one)), "--out", "runs/boundary"]
+    )
     label = f"{len(summary['points'])} worlds, Δ from -0.3 to 0.4, P from 10³ to 10¹² (mean field)"
     expected = {"sign of the gap over worlds": "fails"}
     grid = GridEvidence(summary["points"])
@@ -59,7 +61,9 @@ def between(folder: Path) -> Outcome:
     label = f"{WORLDS} random worlds with 0 < Δ_p < log(1/(1-γ))/log P (mean field)"
     verdicts = [v for v in judge_grid(GridEvidence(records)) if v.claim.name == BETWEEN]
     return Outcome(
-        "between", Setting("between", label, {}).records(verdicts, None), statuses=[r["status"] for r in records]
+        "between",
+        Setting("between", label, {}).records(verdicts, None),
+        statuses=[r["status"] for r in records],
     )
 
 

@@ -180,7 +180,9 @@ def latent_words(latent: Latent) -> str:
 
 
 def run_series(
-    series: Sequence[tuple[str, list[SimulationConfig]]], axes: Sequence[Axis], progress: Progress | None = None
+    series: Sequence[tuple[str, list[SimulationConfig]]],
+    axes: Sequence[Axis],
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     records, runs, verdicts, statuses = [], [], [], []
     warnings: set[str] = set()
