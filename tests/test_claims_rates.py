@@ -1,4 +1,4 @@
-"""Claims about rates and about many worlds: each where it must hold, where it must fail, and where nothing can be told."""
+"""Claims about rates and about many worlds: each where it must hold, where it must fail, and where it cannot tell."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial

@@ -15,8 +15,9 @@ from mimlab.claims.catalogue import CLAIMS
 from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
+from mimlab.runs.axes import Axis
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import copying, probe_at_work, reproduction, training_verdicts, worlds
+from mimlab.studies import copying, probe_at_work, rate_jobs, reproduction, training_verdicts, worlds
 from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
 
 RECORD = {
@@ -63,6 +64,8 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(worlds, "AREA_SIZES", (4, 8, 16))
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
         patch.setattr(reproduction, "SHOWN", ("square",))
+        patch.setattr(rate_jobs, "WORLDS", 4)
+        patch.setattr(rate_jobs, "AXES", (Axis("world.global_exponent", (0.6, 0.75)), *rate_jobs.AXES[1:2]))
         patch.setattr(probe_at_work, "AREA_SIZES", (6, 4, 4, 2))
         patch.setattr(
             probe_at_work, "SIZES", probe_at_work.SIZES | {"image_size": 64, "num_hidden_layers": 2}
@@ -82,6 +85,9 @@ def test_every_verdict_is_complete(reproduced):
         "one-run",
         "one-series",
         "area-sizes",
+        "boundary",
+        "between",
+        "partitions",
         "photographs",
         "simulated layer",
         "published models",
@@ -123,6 +129,9 @@ def test_the_folder_holds_every_run(reproduced):
     assert top == {"figures", "worlds", "photographs.parquet", "report.html", "summary.json"}
     assert {path.name for path in (folder / "worlds").iterdir()} == {
         "area-sizes",
+        "boundary",
+        "between",
+        "partitions",
         "one-run",
         "one-series",
         "photograph-square",
@@ -169,10 +178,11 @@ def test_the_probe_needs_no_weights_to_be_shown(reproduced):
 
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == pytest.approx([n / 6 for n in range(1, 7)])
+    assert [share for share, _ in told] == pytest.approx([n / 9 for n in range(1, 10)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
         *("the probe at work", "published models"),
+        *("boundary", "between", "partitions"),
     }
 
 
@@ -187,6 +197,7 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
     monkeypatch.setattr("mimlab.cli.simulate.run_simulation", caught)
     monkeypatch.setattr("mimlab.cli.scale.run_scale", caught)
+    monkeypatch.setattr("mimlab.cli.scale.run_rates", caught)
     monkeypatch.setattr("mimlab.cli.reproduce.run_reproduce", caught)
     typed = {}
     for world, command in {(record["world"], record["command"]) for record in summary["claims"]}:
@@ -198,10 +209,12 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
     assert {world: name for world, (name, *_) in typed.items()} == {
         "one-run": "simulate",
         "one-series": "scale",
+        "boundary": "scale",
         **dict.fromkeys(
             (
                 *("area-sizes", "photographs", "simulated layer"),
                 *("published models", "networks on photographs"),
+                *("between", "partitions"),
             ),
             "reproduce",
         ),
@@ -217,12 +230,12 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
 
 def test_all_jobs_of_the_paper_are_there():
-    """One job a run, a series and a photograph, one for area sizes and one for the probe; names do not clash in
-    worlds/."""
+    """One job a run, a series and a photograph, three for many worlds, one for area sizes and one for the probe;
+    names do not clash in worlds/."""
     every = (*worlds.RUNS, *copying.RUNS, *worlds.SERIES)
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
-    assert len(reproduction.jobs()) == 2 + len(names) + len(reproduction.bundled_photographs())
+    assert len(reproduction.jobs()) == 5 + len(names) + len(reproduction.bundled_photographs())
     known = {claim.name for claim in CLAIMS}
     for one in every:
         assert set(one.expected) <= known, one.name

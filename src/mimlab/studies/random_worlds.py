@@ -19,8 +19,8 @@ LEAST = 4  # patches of an area: fewer, and a masked query's own patch counts
 
 
 def partition_config(number: int, engine: str, draws: int = 64) -> SimulationConfig:
-    """The ``number``-th random world: 4 to 40 areas whose sizes span up to three decades, in random order, 300 to 30,000
-    patches, one of four mask ratios, constant latents, and a query in a random area."""
+    """The ``number``-th random world: 4 to 40 areas whose sizes span up to three decades, in random order, 300 to
+    30,000 patches, one of four mask ratios, constant latents, and a query in a random area."""
     generator = np.random.default_rng([20, number])
     areas = int(generator.integers(4, 41))
     weights = np.exp(generator.uniform(0, np.log(1000), areas))
@@ -41,7 +41,7 @@ def partition_record(number: int, engine: str) -> dict[str, Any]:
 
 
 def area_record(simulation: Simulation) -> dict[str, Any]:
-    """What they need of a run to half attention of a world with the sizes of its areas given (`mimlab.claims.grids`)."""
+    """What they need of a run to half attention of a world given by the sizes of its areas (`mimlab.claims.grids`)."""
     sizes = np.asarray(simulation.config.world.area_sizes)
     own = simulation.summary["queries"][0]["area"]
     others = np.delete(np.arange(len(sizes)), own)
@@ -62,8 +62,8 @@ def area_record(simulation: Simulation) -> dict[str, Any]:
 
 
 def between_record(number: int, engine: str, largest: float) -> dict[str, Any]:
-    """What the claims about the boundary need of the ``number``-th random world with 0 < Δ_p < log(1/(1-γ))/log P: P from
-    10³ to ``largest``, κs from 0.1 to 0.5, one of four mask ratios, constant latents, κc from the gap."""
+    """What the claims about the boundary need of the ``number``-th random world with 0 < Δ_p < log(1/(1-γ))/log P: P
+    from 10³ to ``largest``, κs from 0.1 to 0.5, one of four mask ratios, constant latents, κc from the gap."""
     generator = np.random.default_rng([21, number])
     patches = round(float(np.exp(generator.uniform(np.log(1e3), np.log(largest)))))
     ratio, kappa_s = float(generator.choice(MASK_RATIOS)), float(generator.uniform(0.1, 0.5))
