@@ -144,6 +144,9 @@ def test_the_folder_holds_every_run(reproduced):
     assert read_table(folder / "photographs.parquet")["image"].to_pylist() == ["square.png"]
     assert read_json(folder / "summary.json") == summary
     assert summary["runs"] == {
+        "boundary": ["stopped"] * 18,
+        "between": ["stopped"] * 4,
+        "partitions": ["stopped"] * 4,
         "area-sizes": ["stopped"] * 3,
         "one-series": ["stopped"] * 3,
         "one-run": ["finished"],

@@ -84,6 +84,19 @@ def test_both_engines_and_a_global_query(tmp_path, capsys):
     assert all(p["first_rates"] is None for p in printed["points"] if p["series"].endswith("global"))
 
 
+def test_another_objective_has_times_and_no_verdicts_on_them():
+    mapping = {
+        "world": {**LOCAL, "clusters": 4},
+        "objective": {"name": "contrastive"},
+        "dynamics": {"draws": 64},
+    }
+    axes = [Axis("dynamics.engine", ("sampled",))]
+    summary = run_rates(mapping, None, axes, low=100, high=200, points=3)
+    (record,) = summary["series"]
+    assert record["points"] == 3 and record["predicted"] is record["bound"] is record["constant"] is None
+    assert summary["claims"] == []
+
+
 def test_the_terminal_has_a_row_per_series(capsys, tmp_path):
     over = ["--over", "world.local_exponent=0.2,0.3", "--global-exponent", "0.9"]
     assert mimlab("scale", *RANGE, *over, "--out", tmp_path / "a") == 0
@@ -155,10 +168,14 @@ def test_the_figure_shows_exponents_bound_and_boundary(tmp_path):
     np.testing.assert_allclose(dots[r"$\Delta_p \leq 0$"].get_ydata(), [0.05])
 
 
-@pytest.mark.parametrize("series", [[], [dict.fromkeys(SERIES)]])
-def test_the_figure_says_where_there_is_nothing(series, tmp_path):
-    axes = draw_rates(series, [RUN | {"first_rates": None}], tmp_path / "f.png").axes
+def test_the_figure_says_where_there_is_nothing(tmp_path):
+    axes = draw_rates([dict.fromkeys(SERIES)], [RUN | {"first_rates": None}], tmp_path / "f.png").axes
     assert [a.texts[0].get_text() for a in axes] == ["no exponent", "no local query"]
+
+
+def test_without_series_there_is_one_panel(tmp_path):
+    (axes,) = draw_rates([], [RUN], tmp_path / "f.png").axes
+    assert axes.get_xlabel() == r"$(1-\gamma)P^{\Delta_p}$"
 
 
 def test_points_are_as_their_schema():

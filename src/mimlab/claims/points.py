@@ -23,6 +23,7 @@ class PointsEvidence:
     global_exponent: float | None
     local_exponent: float | None
     latent: tuple[float, float]
+    masked: bool = True  # the theory of times is that of masked reconstruction
 
     def line(self, quantity: str, beside: str | None = None) -> Line | None:
         """Log-log fit of a quantity, or of its ratio to the one ``beside``, against P, or against C_a - 1 where area
@@ -56,7 +57,7 @@ class PointsEvidence:
     def predicted(self) -> float | None:
         """Exponent of the half-attention time in P: 1-κs for a local query, 1-κc for a global one."""
         kappa = self.local_exponent if self.is_local else self.global_exponent
-        return None if kappa is None else 1 - kappa
+        return None if kappa is None or not self.masked else 1 - kappa
 
     @property
     def bound(self) -> float | None:
@@ -80,7 +81,11 @@ def exponents(evidence: PointsEvidence) -> list[dict[str, Any]]:
                     "low": line.low,
                     "high": line.high,
                     "bound": evidence.bound if quantity == "half_time" else None,
-                    "predicted": evidence.predicted if quantity == "half_time" else 0.0,
+                    "predicted": evidence.predicted
+                    if quantity == "half_time"
+                    else 0.0
+                    if evidence.masked
+                    else None,
                 }
             )
     return found
@@ -108,6 +113,8 @@ def over_patches(is_local: bool) -> Callable[[PointsEvidence], bool]:
 
 
 def _has_final_stage(evidence: PointsEvidence) -> bool:
+    if not evidence.masked:
+        return False
     return evidence.axis == "patches" and any(p.get("final_stage") is not None for p in evidence.points)
 
 

@@ -25,6 +25,7 @@ def draw_rates(series: Sequence[Record], runs: Sequence[Record], path: str | Pat
     ----------
     series
         Records with `engine`, `slope`, `slope_low`, `slope_high`, `predicted` and `bound`; null where there is none.
+        Without any the first rates alone are drawn.
     runs
         Records with `patches`, `mask_ratio`, `patch_gap` and `first_rates`; null where not measured.
     path
@@ -32,9 +33,12 @@ def draw_rates(series: Sequence[Record], runs: Sequence[Record], path: str | Pat
     """
     with styled():
         figure = new_figure(height=4.8)
-        left, right = figure.subplots(1, 2)
-        words = [_exponents(left, series), _boundary(right, runs)]
-        for axes in (left, right):
+        if series:
+            left, right = figure.subplots(1, 2)
+            words = [_exponents(left, series), _boundary(right, runs)]
+        else:
+            words = [_boundary(figure.add_subplot(), runs)]
+        for axes in figure.axes:
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), fontsize=10.5, handlelength=1.6)
         save(figure, path, " ".join(words))

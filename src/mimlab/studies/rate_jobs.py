@@ -16,6 +16,7 @@ from mimlab.studies.outcomes import Outcome, Setting
 from mimlab.studies.random_worlds import between_record, partition_record
 from mimlab.studies.rates import EXPONENTS_SCHEMA, RUNS_SCHEMA, crossed, run_series
 from mimlab.studies.scaling import POINTS_SCHEMA
+from mimlab.world.gap import patch_gap
 
 LOW, HIGH, POINTS = 1e3, 1e12, 3
 AXES = (  # Δ from -0.3 to 0.4
@@ -53,6 +54,8 @@ def boundary(folder: Path) -> Outcome:
 
 def between(folder: Path) -> Outcome:
     """One phase or two where the sign of the gap and its size at finite P differ."""
+    from mimlab.report import draw_rates
+
     records = [between_record(number, "mean-field", HIGH) for number in range(WORLDS)]
     home = folder / "worlds" / "between"
     home.mkdir()
@@ -60,20 +63,32 @@ def between(folder: Path) -> Outcome:
     write_table(home / "points.parquet", pa.Table.from_pylist(records, schema=schema))
     label = f"{WORLDS} random worlds with 0 < Δ_p < log(1/(1-γ))/log P (mean field)"
     verdicts = [v for v in judge_grid(GridEvidence(records)) if v.claim.name == BETWEEN]
-    return Outcome(
-        "between",
-        Setting("between", label, {}).records(verdicts, None),
-        statuses=[r["status"] for r in records],
-    )
+    figure = "figures/between.png"
+    draw_rates([], records, folder / figure)
+    records_of = Setting("between", label, {}).records(verdicts, figure)
+    return Outcome("between", records_of, {"exponents": [figure]}, [record["status"] for record in records])
 
 
 def partitions(folder: Path) -> Outcome:
     """Which area is pushed down, where the one called global is any of them."""
+    from mimlab.report import draw_rates
+
     records: list[dict[str, Any]] = [partition_record(number, "mean-field") for number in range(WORLDS)]
     home = folder / "worlds" / "partitions"
     home.mkdir()
     write_table(home / "partitions.parquet", pa.Table.from_pylist(records))
     label = f"{WORLDS} random partitions, area 0 any of their areas (mean field)"
     setting = Setting("partitions", label, {"area 0 decides the phases": "fails"})
-    verdicts = setting.records(judge_grid(GridEvidence(records)), None)
-    return Outcome("partitions", verdicts, statuses=[record["status"] for record in records])
+    figure = "figures/partitions.png"
+    as_if_global = [
+        {
+            "patches": r["patches"],
+            "mask_ratio": r["mask_ratio"],
+            "patch_gap": patch_gap(r["patches"], r["largest_size"], r["area_size"]),
+            "first_rates": r["largest_rates"],
+        }
+        for r in records
+    ]
+    draw_rates([], as_if_global, folder / figure)
+    verdicts = setting.records(judge_grid(GridEvidence(records)), figure)
+    return Outcome("partitions", verdicts, {"exponents": [figure]}, [record["status"] for record in records])

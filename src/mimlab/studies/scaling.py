@@ -121,6 +121,7 @@ def evidence_of(config: SimulationConfig, points: Sequence[Mapping[str, Any]], a
         world.global_exponent,
         world.local_exponent,
         world.latent.support,
+        isinstance(config.objective, MaskedReconstruction),
     )
 
 
