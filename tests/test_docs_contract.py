@@ -13,11 +13,13 @@ import mimlab
 from mimlab.claims.survival import SURVIVAL_SCHEMA
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.tables import CORRELATIONS_SCHEMA, TRAJECTORY_SCHEMA
+from mimlab.runs.axes import Axis
 from mimlab.runs.flags import flag_name
 from mimlab.runs.schema import Key, keys
 from mimlab.studies.every_query import PHOTOGRAPH_SCHEMA
 from mimlab.studies.explored import EXPLORER_SCHEMA
 from mimlab.studies.photographs import GAP_SCHEMA, gap_summary
+from mimlab.studies.rates import EXPONENTS_SCHEMA, run_rates
 from mimlab.studies.reproduction import Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, run_scale
 from mimlab.studies.survey import SURVEY_SCHEMA
@@ -32,6 +34,7 @@ SCHEMAS = {
     "points.parquet": POINTS_SCHEMA,
     "rows.parquet": RESULT_SCHEMA,
     "survival.parquet": SURVIVAL_SCHEMA,
+    "exponents.parquet": EXPONENTS_SCHEMA,
     "gap.parquet": GAP_SCHEMA,
     "photographs.parquet": SURVEY_SCHEMA,
     "worlds/explorer.parquet": EXPLORER_SCHEMA,
@@ -121,8 +124,10 @@ def test_keys_of_the_other_summaries_are_named():
     scale = run_scale(
         {"world": {"global_exponent": 0.9, "local_exponent": 0.3}}, None, low=1e3, high=1e5, points=3
     )
+    axes = [Axis("world.local_exponent", (0.2, 0.3))]
+    crossed = run_rates({"world": {"global_exponent": 0.9}}, None, axes, low=1e3, high=1e5, points=3)
     gap = gap_summary([("one.png", area_statistics([(60, 1), (10, 4)]))])
-    for said in (scale, scale["exponents"][0], gap, gap["photographs"][0]):
+    for said in (scale, scale["exponents"][0], crossed, gap, gap["photographs"][0]):
         assert set(said) <= set(re.findall(r"\w+", text))
     assert set(scale["points"][0]) == set(POINTS_SCHEMA.names)
 

@@ -16,6 +16,7 @@ from mimlab.claims.catalogue import CLAIMS
 from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
+from mimlab.runs.axes import Axis
 from mimlab.runs.tables import read_json, read_table
 from mimlab.studies import (
     contrastive_worlds,
@@ -23,6 +24,7 @@ from mimlab.studies import (
     every_query,
     explored,
     probe_at_work,
+    rate_jobs,
     reproduction,
     training_verdicts,
     worlds,
@@ -76,6 +78,8 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(explored, "GRIDS", (replace(explored.GRIDS[0], global_exponents=(0.9,)),))
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
         patch.setattr(reproduction, "SHOWN", ("square",))
+        patch.setattr(rate_jobs, "WORLDS", 4)
+        patch.setattr(rate_jobs, "AXES", (Axis("world.global_exponent", (0.6, 0.75)), *rate_jobs.AXES[1:2]))
         patch.setattr(probe_at_work, "AREA_SIZES", (6, 4, 4, 2))
         patch.setattr(
             probe_at_work, "SIZES", probe_at_work.SIZES | {"image_size": 64, "num_hidden_layers": 2}
@@ -97,6 +101,9 @@ def test_every_verdict_is_complete(reproduced):
         "one-run",
         "one-series",
         "area-sizes",
+        "boundary",
+        "between",
+        "partitions",
         "photographs",
         "simulated layer",
         "published models",
@@ -139,6 +146,9 @@ def test_the_folder_holds_every_run(reproduced):
     assert {path.name for path in (folder / "worlds").iterdir()} == {
         "area-sizes",
         "explorer.parquet",
+        "boundary",
+        "between",
+        "partitions",
         "one-run",
         "one-series",
         "photograph-square",
@@ -152,6 +162,9 @@ def test_the_folder_holds_every_run(reproduced):
     assert read_table(folder / "photographs.parquet")["image"].to_pylist() == ["square.png"]
     assert read_json(folder / "summary.json") == summary
     assert summary["runs"] == {
+        "boundary": ["stopped"] * 18,
+        "between": ["stopped"] * 4,
+        "partitions": ["stopped"] * 4,
         "area-sizes": ["stopped"] * 3,
         "one-series": ["stopped"] * 3,
         "one-run": ["finished"],
@@ -192,9 +205,10 @@ def test_the_probe_needs_no_weights_to_be_shown(reproduced):
 
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == pytest.approx([n / 8 for n in range(1, 9)])
+    assert [share for share, _ in told] == pytest.approx([n / 11 for n in range(1, 12)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
+        *("boundary", "between", "partitions"),
         *("the probe at work", "published models", "explorer", "every patch of square"),
     }
 
@@ -210,6 +224,7 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
     monkeypatch.setattr("mimlab.cli.simulate.run_simulation", caught)
     monkeypatch.setattr("mimlab.cli.scale.run_scale", caught)
+    monkeypatch.setattr("mimlab.cli.scale.run_rates", caught)
     monkeypatch.setattr("mimlab.cli.reproduce.run_reproduce", caught)
     typed = {}
     for world, command in {(record["world"], record["command"]) for record in summary["claims"]}:
@@ -221,10 +236,12 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
     assert {world: name for world, (name, *_) in typed.items()} == {
         "one-run": "simulate",
         "one-series": "scale",
+        "boundary": "scale",
         **dict.fromkeys(
             (
                 *("area-sizes", "photographs", "simulated layer"),
                 *("published models", "networks on photographs"),
+                *("between", "partitions"),
             ),
             "reproduce",
         ),
@@ -240,8 +257,8 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
 
 def test_all_jobs_of_the_paper_are_there():
-    """One job a run, a series and a photograph, one each for area sizes, the probe, the explorer and the asked
-    photograph; names do not clash in worlds/."""
+    """One job a run, a series and a photograph, three for many worlds, one each for area sizes, the probe, the explorer
+    and the asked photograph; names do not clash in worlds/."""
     every = (
         *worlds.RUNS,
         *copying.RUNS,
@@ -251,7 +268,7 @@ def test_all_jobs_of_the_paper_are_there():
     )
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
-    assert len(reproduction.jobs()) == 4 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
+    assert len(reproduction.jobs()) == 7 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
         reproduction.bundled_photographs()
     )
     known = {claim.name for claim in CLAIMS}

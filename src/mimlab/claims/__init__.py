@@ -3,6 +3,7 @@
 from mimlab.claims.catalogue import (
     judge,
     judge_agreement,
+    judge_grid,
     judge_networks,
     judge_points,
     judge_survey,
@@ -17,6 +18,7 @@ __all__ = [
     "Verdict",
     "judge",
     "judge_agreement",
+    "judge_grid",
     "judge_networks",
     "judge_points",
     "judge_survey",

@@ -11,9 +11,11 @@ import pyarrow as pa
 
 from mimlab.claims.claim import Claim, Evidence, Verdict
 from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS, CONTRASTIVE_SERIES_CLAIMS
+from mimlab.claims.grids import GRID_CLAIMS, GridEvidence
 from mimlab.claims.in_context import COPYING_CLAIMS, IN_CONTEXT_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS, AgreementEvidence, NetworkEvidence
 from mimlab.claims.points import POINT_CLAIMS, PointsEvidence
+from mimlab.claims.rates import RATE_CLAIMS
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
 from mimlab.claims.surveys import SURVEY_CLAIMS, SurveyEvidence
 from mimlab.claims.training import TRAINING_CLAIMS, TrainingEvidence
@@ -23,7 +25,9 @@ CLAIMS: tuple[Claim[Any], ...] = (
     *CONTRASTIVE_CLAIMS,
     *COPYING_CLAIMS,
     *POINT_CLAIMS,
+    *RATE_CLAIMS,
     *CONTRASTIVE_SERIES_CLAIMS,
+    *GRID_CLAIMS,
     *SURVEY_CLAIMS,
     *NETWORK_CLAIMS,
     *AGREEMENT_CLAIMS,
@@ -54,7 +58,12 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
 
 def judge_points(evidence: PointsEvidence) -> list[Verdict]:
     """Verdicts on a series of runs."""
-    return _judged((*POINT_CLAIMS, *CONTRASTIVE_SERIES_CLAIMS), evidence)
+    return _judged((*POINT_CLAIMS, *CONTRASTIVE_SERIES_CLAIMS, *RATE_CLAIMS), evidence)
+
+
+def judge_grid(evidence: GridEvidence) -> list[Verdict]:
+    """Verdicts on many worlds together."""
+    return _judged(GRID_CLAIMS, evidence)
 
 
 def judge_survey(evidence: SurveyEvidence) -> list[Verdict]:

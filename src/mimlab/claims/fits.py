@@ -12,12 +12,15 @@ SIGMAS = 2.365  # 95% of Student's t with 7 degrees of freedom: standard errors 
 
 @dataclass(frozen=True)
 class Line:
-    """A least-squares slope with its 95% interval (Student's t; the points' own scatter about the line)."""
+    """A least-squares slope with its 95% interval (Student's t; the points' own scatter about the line), and where the
+    line meets x = 0, with half the width of that value's interval."""
 
     slope: float
     low: float
     high: float
     points: int
+    at_zero: float
+    at_zero_width: float
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
@@ -32,6 +35,8 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
     du = u - u.mean()
     slope = float(du @ v / (du @ du))
     residual = v - v.mean() - slope * du
-    error = float(np.sqrt(residual @ residual / (len(u) - 2) / (du @ du)))
-    width = float(stdtrit(len(u) - 2, 0.975)) * error
-    return Line(slope, slope - width, slope + width, len(u))
+    scatter = float(stdtrit(len(u) - 2, 0.975)) * float(np.sqrt(residual @ residual / (len(u) - 2)))
+    width = scatter / float(np.sqrt(du @ du))
+    at_zero = float(v.mean() - slope * u.mean())
+    at_zero_width = scatter * float(np.sqrt(1 / len(u) + u.mean() ** 2 / (du @ du)))
+    return Line(slope, slope - width, slope + width, len(u), at_zero, at_zero_width)

@@ -26,16 +26,44 @@ class PointsEvidence:
     latent: tuple[float, float]
     objective: str = "masked"
 
-    def line(self, quantity: str) -> Line | None:
-        """Log-log fit of a quantity against P, against C_a - 1 where area sizes differ, or against (n+1)/n where the
-        numbers of negatives do."""
-        of = {
+    @property
+    def masked(self) -> bool:
+        """Whether the theory of masked reconstruction speaks of these runs."""
+        return self.objective == "masked"
+
+    def line(self, quantity: str, beside: str | None = None) -> Line | None:
+        """Log-log fit of a quantity, or of its ratio to the one ``beside``, against P, against C_a - 1 where area sizes
+        differ, or against (n+1)/n where the numbers of negatives do."""
+        chosen = self.having(quantity, *([beside] if beside else []))
+        x = {
             "patches": lambda p: p["patches"],
             "area_size": lambda p: p["area_size"] - 1,
             "negatives": lambda p: 1 + 1 / p["negatives"],
         }[self.axis]
-        chosen = [p for p in self.points if p.get(quantity) is not None and p[quantity] > 0]
-        return fit_line([log(of(p)) for p in chosen], [log(p[quantity]) for p in chosen])
+        return fit_line(
+            [log(x(p)) for p in chosen], [log(p[quantity] / (p[beside] if beside else 1)) for p in chosen]
+        )
+
+    def having(self, *quantities: str) -> list[Mapping[str, Any]]:
+        """Runs in which every quantity was measured, and is positive."""
+        return [p for p in self.points if all(p.get(q) is not None and p[q] > 0 for q in quantities)]
+
+    def constant(self) -> Line | None:
+        """Log of the half-attention time over I P/(γ(1-γ)C_a), fitted by 1 and 1/log P: ``at_zero`` is the log of the
+        constant for P → ∞."""
+        chosen = self.having("half_time", "leading_half_time")
+        return fit_line(
+            [1 / log(p["patches"]) for p in chosen],
+            [log(p["half_time"] / p["leading_half_time"]) for p in chosen],
+        )
+
+    def over_area(self) -> Line | None:
+        """Log-log fit of the half-attention time against P/C_a, whose exponent is 1: sizes are whole numbers of
+        patches, so that C_a only follows P^κs."""
+        chosen = self.having("half_time")
+        return fit_line(
+            [log(p["patches"] / p["area_size"]) for p in chosen], [log(p["half_time"]) for p in chosen]
+        )
 
     @property
     def predicted(self) -> float | None:
@@ -44,7 +72,7 @@ class PointsEvidence:
         if self.objective == "contrastive":
             return None if self.global_exponent is None else 3 - 2 * self.global_exponent
         kappa = self.local_exponent if self.is_local else self.global_exponent
-        return None if kappa is None else 1 - kappa
+        return None if kappa is None or not self.masked else 1 - kappa
 
     @property
     def bound(self) -> float | None:
@@ -68,7 +96,11 @@ def exponents(evidence: PointsEvidence) -> list[dict[str, Any]]:
                     "low": line.low,
                     "high": line.high,
                     "bound": evidence.bound if quantity == "half_time" else None,
-                    "predicted": evidence.predicted if quantity == "half_time" else 0.0,
+                    "predicted": evidence.predicted
+                    if quantity == "half_time"
+                    else 0.0
+                    if evidence.masked
+                    else None,
                 }
             )
     return found
@@ -94,14 +126,13 @@ def when(
     return lambda evidence: measure(evidence) if applies(evidence) else None
 
 
-def _over_patches(is_local: bool) -> Callable[[PointsEvidence], bool]:
-    return lambda e: (
-        e.axis == "patches" and e.objective == "masked" and e.is_local == is_local and e.predicted is not None
-    )
+def over_patches(is_local: bool) -> Callable[[PointsEvidence], bool]:
+    """Whether runs of masked reconstruction over P are spoken of."""
+    return lambda e: e.masked and e.axis == "patches" and e.is_local == is_local and e.predicted is not None
 
 
 def _has_final_stage(evidence: PointsEvidence) -> bool:
-    speaks = evidence.axis == "patches" and evidence.objective == "masked"
+    speaks = evidence.axis == "patches" and evidence.masked
     return speaks and any(p.get("final_stage") is not None for p in evidence.points)
 
 
@@ -130,7 +161,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (own derivation and measurement)",
         "slope of log T_half in log P",
         _around_prediction,
-        when(_over_patches(True), _HALF),
+        when(over_patches(True), _HALF),
         "within 0.05 of 1-κs",
         _TWENTIETH,
     ),
@@ -140,7 +171,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         f"{PAPER}, local areas: training time",
         "slope of log T_half in log P",
         _below_bound,
-        when(lambda e: _over_patches(True)(e) and e.bound is not None, _HALF),
+        when(lambda e: over_patches(True)(e) and e.bound is not None, _HALF),
         "≤ max{2(U/L-1), 1}(1-κs) + 0.05",
         "An upper bound up to logarithms, which can add a few hundredths to a slope over eight decades.",
     ),
@@ -150,7 +181,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         "theory, section 5 (own measurement)",
         "slope of log T_half in log P",
         _around_prediction,
-        when(_over_patches(False), _HALF),
+        when(over_patches(False), _HALF),
         "within 0.05 of 1-κc",
         _TWENTIETH,
     ),
@@ -170,7 +201,7 @@ POINT_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
         f"{PAPER}, PP correlations are o(1) in P; theory, section 5: Υ/Φ ≈ 1/(C_a - 1)",
         "slope of log (largest |Υ| / Φ_own) in log P",
         lambda e: Threshold(high=-0.5 * (e.local_exponent or 0.0)),
-        when(lambda e: _over_patches(True)(e) and bool(e.local_exponent), _RATIO),
+        when(lambda e: over_patches(True)(e) and bool(e.local_exponent), _RATIO),
         "≤ -κs/2",
         "Theory has -κs; half of it is a decay that cannot be mistaken for a constant.",
     ),

@@ -28,6 +28,13 @@ _EVALUATED = {
 
 Record = Mapping[str, Any]
 
+_AXES = (
+    ("world.global_exponent", "κc"),
+    ("world.local_exponent", "κs"),
+    ("world.latent", "z"),
+    ("objective.mask_ratio", "γ"),
+    ("dynamics.engine", "engine"),
+)
 _COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow"}
 
 
@@ -103,6 +110,28 @@ def show_sweep(console: Console, summary: Record) -> None:
             ends = (record[key] or ABSENT for key in ("base", "until", "fails_at", "inconclusive_at"))
             table.add_row(record["claim"], record["axis"], *ends)
         console.print(table)
+
+
+def show_rates(console: Console, summary: Record) -> None:
+    """A row per series: its exponent beside what the theory, the equation and the paper say; verdicts by claim."""
+    named = set(summary["axes"]) <= {key for key, _ in _AXES} | {"world.latent.low", "world.latent.high"}
+    leading = [(key.rpartition(".")[2], name) for key, name in _AXES] if named else [("series", "series")]
+    table = _table(
+        *(name for _, name in leading), "slope [interval]", "theory", "equation", "bound", "constant"
+    )
+    for record in summary["series"]:
+        where = (format_number(one) if isinstance(one := record[key], float) else one for key, _ in leading)
+        slope = format_interval(record["slope"], record["slope_low"], record["slope_high"], 3)
+        others = (
+            format_number(record[key], 3) for key in ("predicted", "reduced_slope", "bound", "constant")
+        )
+        table.add_row(*where, slope, *others)
+    console.print(table)
+    verdicts = _table("claim", *_COLOURS)
+    for claim in dict.fromkeys(record["claim"] for record in summary["claims"]):
+        counts = Counter(record["verdict"] for record in summary["claims"] if record["claim"] == claim)
+        verdicts.add_row(claim, *(str(counts[verdict]) for verdict in _COLOURS))
+    console.print(verdicts)
 
 
 def show_probe(console: Console, summary: Record, layers: "pa.Table") -> None:

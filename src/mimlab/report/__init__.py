@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mimlab.report.page import Section, write_page
     from mimlab.report.pages import reproduce_page, simulation_page
     from mimlab.report.photographs import draw_attention_on_photograph, draw_segmentation
+    from mimlab.report.rates import draw_rates
     from mimlab.report.survey import draw_survey
     from mimlab.report.trajectories import draw_attention, draw_correlations, draw_excess_loss
 
@@ -30,6 +31,7 @@ __all__ = [
     "draw_excess_loss",
     "draw_exponents",
     "draw_gap",
+    "draw_rates",
     "draw_segmentation",
     "draw_survey",
     "explorer_section",
@@ -49,6 +51,7 @@ _HOMES = {
     "draw_excess_loss": "trajectories",
     "draw_exponents": "exponents",
     "draw_gap": "gaps",
+    "draw_rates": "rates",
     "draw_segmentation": "photographs",
     "draw_survey": "survey",
     "explorer_section": "explorer",

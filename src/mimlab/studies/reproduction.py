@@ -41,6 +41,7 @@ from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.pretrain import MODULES
 from mimlab.studies.probe_at_work import probe_at_work
 from mimlab.studies.published import compare_published, find_published, published_command
+from mimlab.studies.rate_jobs import between, boundary, partitions
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
 from mimlab.studies.single import (
     PHOTOGRAPH,
@@ -145,7 +146,7 @@ def jobs() -> list[Job]:
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
     runs = [partial(_run, one) for one in (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)]
     negatives = [partial(negatives_job, temperature) for temperature in contrastive_worlds.TEMPERATURES]
-    first = [ask_photograph, explore, probe_at_work, _area_sizes]
+    first = [ask_photograph, explore, probe_at_work, boundary, between, partitions, _area_sizes]
     return [*first, *series, *negatives, *photographs, *runs]
 
 

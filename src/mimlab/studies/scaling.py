@@ -13,8 +13,11 @@ from mimlab.claims import judge_points
 from mimlab.claims.points import PointsEvidence, exponents
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import HALF, Progress
+from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, build, merge, to_mapping, write_toml
 from mimlab.studies.single import Simulation, simulate_config, versions
+from mimlab.world.gap import predicted_half_time
+from mimlab.world.rates import growth_constant, reduced_half_time
 
 DEFAULTS = {"dynamics": {"engine": "mean-field", "stop_attention": HALF}}
 
@@ -23,9 +26,13 @@ POINTS_SCHEMA = pa.schema(
         ("patches", pa.int64()),
         ("query", pa.int64()),
         ("area_size", pa.int64()),
+        ("patch_gap", pa.float64()),
         ("status", pa.string()),
         ("half_time", pa.float64()),
         ("half_time_se", pa.float64()),
+        ("leading_half_time", pa.float64()),
+        ("reduced_half_time", pa.float64()),
+        ("first_rates", pa.float64()),
         ("final_stage", pa.float64()),
         ("phi_global_at_half", pa.float64()),
         ("phi_own", pa.float64()),
@@ -69,19 +76,39 @@ def point_of(simulation: Simulation) -> dict[str, Any]:
     half, end = facts["half_time"], float(simulation.rows[0].path.times[-1])
     stopped = facts["status"] == "stopped" and simulation.config.dynamics.stop_attention > HALF
     phi, upsilon = float(measures["phi_own"][-1]), float(measures["upsilon_max"][-1])
+    local = facts["area"] != 0
+    leading, reduced = _foretold(simulation.config, facts) if local else (None, None)
+    moved = np.flatnonzero(measures["phi_own"] > 0)
     return {
         "patches": simulation.summary["patches"],
         "query": facts["query"],
         "area_size": facts["area_size"],
+        "patch_gap": facts["patch_gap"],
         "status": facts["status"],
         "half_time": half,
         "half_time_se": facts["half_time_se"],
+        "leading_half_time": leading,
+        "reduced_half_time": reduced,
+        "first_rates": -float(measures["phi_global"][moved[0]] / measures["phi_own"][moved[0]])
+        if local and len(moved)
+        else None,
         "final_stage": end - half if stopped and half is not None else None,
         "phi_global_at_half": facts["phi_global_at_half"],
         "phi_own": phi,
         "upsilon_max": upsilon,
         "upsilon_over_phi": upsilon / phi if phi > 0 else None,
     }
+
+
+def _foretold(config: SimulationConfig, facts: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """The half-attention time to leading order, and by the equation for one area; None for another objective."""
+    if not isinstance(config.objective, MaskedReconstruction):
+        return None, None
+    world, ratio = config.world, config.objective.mask_ratio
+    leading = growth_constant(world.latent) * predicted_half_time(
+        world.patches_total, facts["area_size"], ratio
+    )
+    return leading, reduced_half_time(world.patches_total, facts["area_size"], ratio, world.latent)
 
 
 def evidence_of(config: SimulationConfig, points: Sequence[Mapping[str, Any]], axis: str) -> PointsEvidence:
