@@ -19,6 +19,7 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Path, Progress
 from mimlab.dynamics.phases import find_phases
 from mimlab.dynamics.rows import HORIZON, RowRun, first_half, follow, half_timed, measured, with_errors
+from mimlab.dynamics.whole import class_statistics, map_errors
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation
 from mimlab.objectives.pairs import Cells, Pairs, PairsObjective
@@ -162,15 +163,21 @@ def run_contrastive(
     path = follow(config, whole, start, HORIZON * layout.patches, None, progress)
     paths = [half_timed(config, part, follow(config, part, start, np.inf, path), path) for part in parts]
 
+    mean = config.world.latent.mean
+    together = _together(whole.objective, path, paths, mean)
+
     def courses(followed: Followed, path: Path) -> list[RowRun]:
         found = followed.along(path)
         return [
-            _course(row, path, found, where, layout, config.world.latent.mean)
+            _course(row, path, found, where, layout, mean)
             for row, where in zip(rows, unknowns, strict=True)
         ]
 
     replicates = [courses(part, own) for part, own in zip(parts, paths, strict=True)]
-    return [with_errors(run, others) for run, *others in zip(courses(whole, path), *replicates, strict=True)]
+    return [
+        replace(with_errors(run, others), together=together)
+        for run, *others in zip(courses(whole, path), *replicates, strict=True)
+    ]
 
 
 def one_of_each_class(patches: int) -> list[int]:
@@ -178,6 +185,23 @@ def one_of_each_class(patches: int) -> list[int]:
     each = -(-patches // ROWS_APART)  # positions of a class, the last one of some missing
     places = (place + ROWS_APART * (place * each // ROWS_APART) for place in range(min(ROWS_APART, patches)))
     return [place if place < patches else place - ROWS_APART for place in places]
+
+
+def _together(
+    objective: PairsObjective, path: Path, replicates: Sequence[Path], mean_latent: float
+) -> dict[str, Array]:
+    """Statistics of the whole map along a path, and their errors."""
+    found, *others = (
+        class_statistics(
+            objective.cells,
+            objective.share,
+            one.states.reshape(len(one.times), len(objective.share), -1),
+            mean_latent,
+        )
+        for one in (path, *replicates)
+        if len(one.times) == len(path.times)
+    )
+    return found | map_errors(others, len(replicates))
 
 
 def joined(sets: Sequence[Pairs]) -> Pairs:

@@ -93,7 +93,8 @@ def simulate_config(config: SimulationConfig, progress: Progress | None = None) 
     summary["claims"] = [verdict.as_dict() for verdict in judge(trajectory, summary)]
     if len(runs) > 1:
         summary["claims"] = [
-            verdict | {"world": f"query {verdict['query']}"} for verdict in summary["claims"]
+            verdict | {"world": "all queries" if verdict["query"] is None else f"query {verdict['query']}"}
+            for verdict in summary["claims"]
         ]
     summary |= {"seed": config.seed, "versions": versions(), "seconds": time.perf_counter() - began}
     return Simulation(config, trajectory, correlations, summary, layout, tuple(runs))
