@@ -31,7 +31,8 @@ def whole_map(runs: Sequence[RowRun], layout: Layout, mean_latent: float) -> dic
     block = block_map(runs, layout, mean_latent)
     if block is None:
         return {}
-    found = statistics_of(block) | {"nmi_bound": block.nmi_bound()}
+    found = statistics_of(block) | _on_plane(block, [_class_of(run.row) for run in runs], layout)
+    found |= {"nmi_bound": block.nmi_bound(), "diversity_bound": block.diversity_bound()}
     others = [
         whole_map(parts, layout, mean_latent)
         for parts in zip(*(run.replicates for run in runs), strict=True)
@@ -91,6 +92,29 @@ def block_map(runs: Sequence[RowRun], layout: Layout, mean_latent: float) -> Blo
         own_rest,
         other,
     )
+
+
+def _on_plane(block: BlockMap, classes: Sequence[tuple[bool, int]], layout: Layout) -> dict[str, Array]:
+    """Distance over that of uniform attention, and what lies within one patch side; empty where there is no plane."""
+    if layout.grid is None:
+        return {}
+    labels = layout.partitions[0].all_labels()
+    place = np.stack(np.unravel_index(np.arange(len(labels)), layout.grid), axis=1)
+    distance = np.sqrt(((place[:, None] - place) ** 2).sum(axis=-1))
+    kind = np.array([classes.index(area_key(layout, int(area))) for area in range(labels.max() + 1)])
+    member = (kind[labels] == np.arange(len(classes))[:, None]).astype(float)  # (classes, P)
+    same = labels[:, None] == labels
+    beside, beyond = same & ~np.eye(len(labels), dtype=bool), ~same
+
+    def mean_over(values: Array) -> Array:
+        def means(pairs: Array) -> Array:
+            number = member @ pairs @ member.T
+            total: Array = member @ (pairs * values) @ member.T
+            return np.divide(total, number, out=np.zeros_like(total), where=number > 0)
+
+        return block.mean_over(float(values[0, 0]), np.diag(means(beside)), means(beyond))
+
+    return {"distance_ratio": mean_over(distance) / distance.mean(), "locality_1": mean_over(distance <= 1.0)}
 
 
 def class_statistics(cells: Cells, share: Array, states: Array, mean_latent: float) -> dict[str, Array]:

@@ -11,13 +11,14 @@ or in a world of several partitions. Areas of one size whose rows differ (anothe
 class.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from mimlab.runs.errors import InputError
-from mimlab.statistics.bounds import nmi_lower_bound
+from mimlab.statistics.bounds import diversity_lower_bound, nmi_lower_bound
 from mimlab.statistics.grouped import Floats, GroupedMap
 from mimlab.statistics.terms import effective_rank_of
 
@@ -85,10 +86,31 @@ class BlockMap(GroupedMap):
         return self._weights[..., 0] + (self.sizes - 1) * self._weights[..., 1]
 
     def nmi_bound(self) -> Floats:
-        """Least NMI of any map whose rows put as much on their own areas as these; see `bounds`. Shape (...)."""
-        leak = 1 - self.own_attention() @ (self._population / self.patches)
-        bound: Floats = nmi_lower_bound(self.sizes, np.clip(leak, 0, 1), counts=self.counts)
-        return bound
+        """Least NMI of any map whose rows put as much on their own areas as these; see `bounds`. Shape (...).
+
+        Raises InputError where P < 2, as does `diversity_bound`.
+        """
+        return self._bounded(nmi_lower_bound, 1 - self.own_attention())
+
+    def diversity_bound(self) -> Floats:
+        """Least diversity of any map whose rows have as much of their norm on their own areas; see `bounds`."""
+        squares = self._multiplicity * self._weights**2
+        return self._bounded(
+            diversity_lower_bound, np.sqrt(squares[..., 2:].sum(axis=-1) / squares.sum(axis=-1))
+        )
+
+    def _bounded(self, bound: Callable[..., Floats], leaks: Floats) -> Floats:
+        leak = np.clip(leaks @ (self._population / self.patches), 0, 1)
+        return bound(self.sizes, leak, counts=self.counts)
+
+    def mean_over(self, to_itself: float, own: Floats, other: Floats) -> Floats:
+        """mean_p Σ_q a_pq f_pq of a function of pairs, such as their distance (`attention.distance`). Shape (...).
+
+        to_itself: f_pp. own (n,): mean of f over pairs of one area of class i. other (n, n): over pairs of different
+        areas of classes i and j. Where there are no such pairs, any finite number.
+        """
+        values = np.column_stack([np.full(self._n, to_itself), own, other])
+        return self._over_map(self._weights * values) / self.patches
 
     def effective_rank(self) -> Floats:
         """Effective rank, within [1, P], of the P singular values (docs/statistics.md, section 3)."""
