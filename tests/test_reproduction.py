@@ -16,7 +16,7 @@ from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import copying, probe_at_work, reproduction, training_verdicts, worlds
+from mimlab.studies import copying, diversity, probe_at_work, reproduction, training_verdicts, worlds
 from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
 
 RECORD = {
@@ -32,6 +32,11 @@ ONE_RUN = worlds.Run(
     },
     ("correlations", "attention", "excess_loss"),
     {"convergence": "fails", "area-wide attention": "fails"},
+)
+ONE_MAP = worlds.Run(
+    "one-map",
+    "masked, a small world",
+    {"world": {"area_sizes": [12, 4, 4]}, "dynamics": {"engine": "mean-field", "query": "all"}},
 )
 ONE_SERIES = worlds.Series(
     "one-series",
@@ -61,6 +66,8 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(copying, "RUNS", ())
         patch.setattr(worlds, "SERIES", (ONE_SERIES,))
         patch.setattr(worlds, "AREA_SIZES", (4, 8, 16))
+        patch.setattr(diversity, "RUNS", (ONE_MAP,))
+        patch.setattr(diversity, "HELD_OUT", ())
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
         patch.setattr(reproduction, "SHOWN", ("square",))
         patch.setattr(probe_at_work, "AREA_SIZES", (6, 4, 4, 2))
@@ -79,6 +86,7 @@ def test_every_verdict_is_complete(reproduced):
     folder, summary, _ = reproduced
     assert summary["status"] == "finished"
     assert {record["world"] for record in summary["claims"]} == {
+        "one-map",
         "one-run",
         "one-series",
         "area-sizes",
@@ -120,9 +128,11 @@ def test_what_was_expected_is_said_beside_what_came_out(reproduced):
 def test_the_folder_holds_every_run(reproduced):
     folder, summary, _ = reproduced
     top = {path.name for path in folder.iterdir()}
-    assert top == {"figures", "worlds", "photographs.parquet", "report.html", "summary.json"}
+    tables = {"photographs.parquet", "diversity.parquet"}
+    assert top == {"figures", "worlds", *tables, "report.html", "summary.json"}
     assert {path.name for path in (folder / "worlds").iterdir()} == {
         "area-sizes",
+        "one-map",
         "one-run",
         "one-series",
         "photograph-square",
@@ -136,6 +146,7 @@ def test_the_folder_holds_every_run(reproduced):
     assert read_json(folder / "summary.json") == summary
     assert summary["runs"] == {
         "area-sizes": ["stopped"] * 3,
+        "diversity one-map": ["stopped"],
         "one-series": ["stopped"] * 3,
         "one-run": ["finished"],
     }
@@ -169,10 +180,10 @@ def test_the_probe_needs_no_weights_to_be_shown(reproduced):
 
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == pytest.approx([n / 6 for n in range(1, 7)])
+    assert [share for share, _ in told] == pytest.approx([n / 7 for n in range(1, 8)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
-        *("the probe at work", "published models"),
+        *("the probe at work", "published models", "diversity one-map"),
     }
 
 
@@ -196,6 +207,7 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
         assert name == "mimlab"
         typed[world] = tokens[0], *seen.value.args
     assert {world: name for world, (name, *_) in typed.items()} == {
+        "one-map": "simulate",
         "one-run": "simulate",
         "one-series": "scale",
         **dict.fromkeys(
@@ -219,7 +231,9 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 def test_all_jobs_of_the_paper_are_there():
     """One job a run, a series and a photograph, one for area sizes and one for the probe; names do not clash in
     worlds/."""
-    every = (*worlds.RUNS, *copying.RUNS, *worlds.SERIES)
+    maps = [job.args[0] for job in diversity.jobs()]
+    assert len(maps) == len(diversity.RUNS) + len(diversity.HELD_OUT)
+    every = (*worlds.RUNS, *copying.RUNS, *worlds.SERIES, *maps)
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
     assert len(reproduction.jobs()) == 2 + len(names) + len(reproduction.bundled_photographs())

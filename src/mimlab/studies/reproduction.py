@@ -32,7 +32,7 @@ from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, build, to_mapping, write_toml
 from mimlab.runs.checks import installed
 from mimlab.runs.tables import write_json, write_table
-from mimlab.studies import copying, worlds
+from mimlab.studies import copying, diversity, worlds
 from mimlab.studies.commands import command_for, scale_command_for
 from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.pretrain import MODULES
@@ -95,6 +95,7 @@ def run_reproduce(
             (folder / name).mkdir()
         outcomes = run_jobs([compared, *jobs()], folder, progress)
         outcomes.append(_pretraining(training, folder, progress))
+        outcomes.append(diversity.beside_networks(outcomes, folder))
         photographs = [o for o in outcomes if o.job.startswith("photograph ")]
         outcomes.append(_survey([record for o in photographs for record in o.records], folder))
         order = {claim.name: place for place, claim in enumerate(CLAIMS)}
@@ -139,7 +140,7 @@ def jobs() -> list[Job]:
     series = [partial(_series, one) for one in sorted(worlds.SERIES, key=lambda s: s.name != "scale-sampled")]
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
     runs = [partial(_run, one) for one in (*worlds.RUNS, *copying.RUNS)]
-    return [probe_at_work, _area_sizes, *series, *photographs, *runs]
+    return [*diversity.jobs(), probe_at_work, _area_sizes, *series, *photographs, *runs]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
