@@ -33,12 +33,12 @@ HELD_OUT = ("camera", "chelsea", "coffee")
 
 _MASKED = {"dynamics": {"engine": "mean-field", "query": "all"}}
 _CONTRASTIVE = {
-    "world": {"patches": 300, "clusters": 4, "latent": VARYING},
+    "world": {"clusters": 4, "latent": VARYING},
     "objective": {"name": "contrastive"},
-    "dynamics": {"engine": "mean-field", "start": 1.0, "draws": 256},
+    "dynamics": {"engine": "mean-field", "start": 1.0, "draws": 128},
 }
-_LARGE = {"global_exponent": 0.9, "local_exponent": 0.3}
-_EVEN = {"global_exponent": 0.7, "local_exponent": 0.5}
+_LARGE = {"area_sizes": [40, *[8] * 5]}  # Δ = 0.21
+_EVEN = {"area_sizes": [16, *[8] * 8]}  # Δ = -0.21
 
 
 def _masked(world: Mapping[str, Any], **dynamics: Any) -> dict[str, Any]:
@@ -48,8 +48,9 @@ def _masked(world: Mapping[str, Any], **dynamics: Any) -> dict[str, Any]:
 RUNS: tuple[Run, ...] = (
     Run("masked-large", "masked, Δ = 0.5, P = 10⁴", _masked(LOCAL_AND_LARGE)),
     Run("masked-even", "masked, Δ = -0.2, P = 10⁴", _masked(LOCAL_AND_EVEN)),
-    Run("masked-far", "masked, Δ = 0.5, P = 10¹²", _masked({**_LARGE, "patches": 10**12})),
-    Run("masked-small", "masked, Δ = 0.5, P = 300", _masked({**_LARGE, "patches": 300, "latent": VARYING})),
+    Run("masked-far", "masked, Δ = 0.5, P = 10¹²", _masked({**LOCAL_AND_LARGE, "patches": 10**12})),
+    Run("masked-small", "masked, Δ = 0.2, P = 80", _masked({**_LARGE, "latent": VARYING})),
+    Run("masked-small-even", "masked, Δ = -0.2, P = 80", _masked({**_EVEN, "latent": VARYING})),
     Run(
         "masked-early",
         "masked, Δ = 0.5, P = 10⁴, stopped at a third of the local patches' half-attention time",
@@ -58,22 +59,22 @@ RUNS: tuple[Run, ...] = (
     ),
     Run(
         "contrastive-large",
-        "contrastive, Δ = 0.5, P = 300, from a random start",
+        "contrastive, Δ = 0.2, P = 80, from a random start",
         merge(_CONTRASTIVE, {"world": _LARGE}),
     ),
     Run(
         "contrastive-even",
-        "contrastive, Δ = -0.1, P = 300, from a random start",
+        "contrastive, Δ = -0.2, P = 80, from a random start",
         merge(_CONTRASTIVE, {"world": _EVEN}),
     ),
     Run(
         "contrastive-blind",
-        "contrastive, nothing to tell: one cluster, constant latents, P = 300, from a random start",
+        "contrastive, nothing to tell: one cluster, constant latents, P = 80, from a random start",
         merge(
             _CONTRASTIVE,
             {
                 "world": {**_LARGE, "clusters": 1, "latent": {"low": 1.0, "high": 1.0}},
-                "dynamics": {"learning_rate": 1.0, "steps": 1_000_000},
+                "dynamics": {"learning_rate": 1.0, "steps": 300_000},
             },
         ),
         expected=dict.fromkeys(("contrastive NMI", "contrastive diversity"), "fails"),
