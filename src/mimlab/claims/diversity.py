@@ -100,18 +100,21 @@ MAP_CLAIMS: tuple[Claim[RowEvidence], ...] = (
     ),
     Claim(
         "contrastive NMI",
-        "After contrastive training from a random start attention hardly depends on the query.",
+        "After contrastive training from a random start in which the positions of an area start alike, attention hardly "
+        "depends on the query.",
         f"{PAPER}, contrastive learning (its ICLR 2025 version); theory, section 6",
         "NMI of the whole map at the end",
         Threshold(high=LOST["nmi"]),
         _nmi_lost,
         "≤ 0.05",
         "What rows of 16 kinds with 0.95 on the global area can have at most, at P = 1000: (h(0.05) + 0.05 log 16)/log P. From "
-        "Q = 0 all rows are alike by symmetry: nothing is then judged, nor where the start is already below.",
+        "Q = 0 all rows are alike by symmetry: nothing is then judged, nor where the start is already below. Where positions start apart it fails: they "
+        "end on the global area, each row on places of its own inside it.",
     ),
     Claim(
         "contrastive diversity",
-        "After contrastive training from a random start all queries attend to the same patches.",
+        "After contrastive training from a random start in which the positions of an area start alike, all queries attend to "
+        "the same patches.",
         f"{PAPER}, contrastive learning (its ICLR 2025 version); theory, section 6",
         "diversity of the whole map at the end",
         Threshold(high=LOST["diversity"]),

@@ -68,6 +68,12 @@ RUNS: tuple[Run, ...] = (
         merge(_CONTRASTIVE, {"world": _EVEN}),
     ),
     Run(
+        "contrastive-apart",
+        "contrastive, Δ = 0.2, P = 80, positions apart, from a random start",
+        merge(_CONTRASTIVE, {"world": _LARGE, "dynamics": {"start_alike": "nothing", "draws": 64}}),
+        expected=dict.fromkeys(("contrastive NMI", "contrastive diversity"), "fails"),
+    ),
+    Run(
         "contrastive-blind",
         "contrastive, nothing to tell: one cluster, constant latents, P = 80, from a random start",
         merge(

@@ -62,6 +62,7 @@ def simulate(
     query: str | int = "local",
     stop_attention: float = 0.99,
     start: float = 0.0,
+    start_alike: str = "areas",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Simulation:
@@ -74,7 +75,7 @@ def simulate(
     >>> run.summary["status"]
     'stopped'
     """
-    dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start)
+    dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start, start_alike)
     return simulate_config(
         SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed), progress
     )
