@@ -35,7 +35,10 @@ _MASKED = {"dynamics": {"engine": "mean-field", "query": "all"}}
 _CONTRASTIVE = {
     "world": {"clusters": 4, "latent": VARYING},
     "objective": {"name": "contrastive"},
-    "dynamics": {"engine": "mean-field", "start": 1.0, "draws": 128},
+    "dynamics": {
+        **{"engine": "mean-field", "start": 1.0, "draws": 128},
+        **{"integrator": "descent", "learning_rate": 500.0, "steps": 2000},
+    },
 }
 _LARGE = {"area_sizes": [40, *[8] * 5]}  # Δ = 0.21
 _EVEN = {"area_sizes": [16, *[8] * 8]}  # Δ = -0.21
@@ -65,12 +68,12 @@ RUNS: tuple[Run, ...] = (
     Run(
         "contrastive-even",
         "contrastive, Δ = -0.2, P = 80, from a random start",
-        merge(_CONTRASTIVE, {"world": _EVEN}),
+        merge(_CONTRASTIVE, {"world": _EVEN, "dynamics": {"learning_rate": 1500.0}}),
     ),
     Run(
         "contrastive-apart",
         "contrastive, Δ = 0.2, P = 80, positions apart, from a random start",
-        merge(_CONTRASTIVE, {"world": _LARGE, "dynamics": {"start_alike": "nothing", "draws": 64}}),
+        merge(_CONTRASTIVE, {"world": _LARGE, "dynamics": {"start_alike": "nothing"}}),
         expected=dict.fromkeys(("contrastive NMI", "contrastive diversity"), "fails"),
     ),
     Run(
@@ -78,10 +81,7 @@ RUNS: tuple[Run, ...] = (
         "contrastive, nothing to tell: one cluster, constant latents, P = 80, from a random start",
         merge(
             _CONTRASTIVE,
-            {
-                "world": {**_LARGE, "clusters": 1, "latent": {"low": 1.0, "high": 1.0}},
-                "dynamics": {"learning_rate": 1.0, "steps": 300_000},
-            },
+            {"world": {**_LARGE, "clusters": 1, "latent": {"low": 1.0, "high": 1.0}}},
         ),
         expected=dict.fromkeys(("contrastive NMI", "contrastive diversity"), "fails"),
     ),
