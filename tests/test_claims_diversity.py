@@ -16,7 +16,14 @@ VARYING = Latent(low=0.5, high=1.5)
 FOUR = World(area_sizes=(40, *[8] * 5), clusters=4, latent=VARYING)
 MASKED = partial(simulate, World(area_sizes=(60, *[12] * 5)), query="all", **MEAN)
 APART = partial(
-    simulate, FOUR, ContrastiveLearning(), draws=64, start=1.0, integrator="descent", learning_rate=1500.0, **MEAN
+    simulate,
+    FOUR,
+    ContrastiveLearning(),
+    draws=64,
+    start=1.0,
+    integrator="descent",
+    learning_rate=1500.0,
+    **MEAN,
 )
 
 RUNS: dict[str, Callable[[], Simulation]] = {

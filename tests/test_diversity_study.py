@@ -21,7 +21,14 @@ SMALL = Run(
 )
 LOOKS = pa.Table.from_pylist(
     [
-        {"run": run, "seed": seed, "step": step, "layer": layer, "statistic": name, "value": 0.1 * layer + 0.2 * seed}
+        {
+            "run": run,
+            "seed": seed,
+            "step": step,
+            "layer": layer,
+            "statistic": name,
+            "value": 0.1 * layer + 0.2 * seed,
+        }
         for run in ("simmim", "supervised", "world")
         for seed in (0, 1)
         for step in (0, 300)
@@ -59,7 +66,7 @@ def test_a_run_leaves_its_verdicts_on_the_map_and_a_record(made: Outcome, home: 
 
 
 def test_the_figure_says_both_theory_and_networks(made: Outcome, home: Path) -> None:
-    """A layer's value is the mean over seeds at the last step; a run that is neither compared nor a photograph's is not shown."""
+    """A value is the mean over seeds at the last step; a network on rendered worlds is not shown."""
     (home / "training").mkdir()
     write_table(home / diversity.NETWORKS, LOOKS)
     outcome = diversity.beside_networks([Outcome("else"), made], home)
@@ -72,7 +79,9 @@ def test_the_figure_says_both_theory_and_networks(made: Outcome, home: Path) -> 
     assert section.figures == [diversity.FIGURE] and len(section.rows) == 1
 
 
-def test_without_networks_theory_stands_alone_and_without_runs_there_is_nothing(made: Outcome, home: Path) -> None:
+def test_without_networks_theory_stands_alone_and_without_runs_there_is_nothing(
+    made: Outcome, home: Path
+) -> None:
     figure = draw_diversity(made.records, None, home / "alone.png")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Δ = 0.1, P = 20"]
     assert "network" not in Image.open(home / "alone.png").text["Description"].partition("networks.")[2]

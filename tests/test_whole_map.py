@@ -34,11 +34,15 @@ def class_maps(draw: st.DrawFn) -> ClassMap:
     cuts = draw(st.lists(st.integers(1, sum(cells) - 1), max_size=3, unique=True))
     rows = np.diff([0, *sorted(cuts), sum(cells)])
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    return ClassMap(rows, cells, draw(st.sampled_from([0, 1, 6])) * rng.standard_normal((len(rows), len(cells))))
+    return ClassMap(
+        rows, cells, draw(st.sampled_from([0, 1, 6])) * rng.standard_normal((len(rows), len(cells)))
+    )
 
 
 def explicit(found: ClassMap) -> Array:
-    weights = np.exp(np.repeat(np.repeat(found.logits, found.rows.astype(int), 0), found.cells.astype(int), 1))
+    weights = np.exp(
+        np.repeat(np.repeat(found.logits, found.rows.astype(int), 0), found.cells.astype(int), 1)
+    )
     result: Array = weights / weights.sum(axis=1, keepdims=True)
     return result
 
@@ -48,13 +52,17 @@ def explicit(found: ClassMap) -> Array:
 def test_closed_forms_of_like_rows_agree_with_the_explicit_map(found: ClassMap) -> None:
     A = explicit(found)
     for name in NAMES:
-        assert_allclose(getattr(found, name)(), getattr(statistics, name)(A), rtol=1e-9, atol=1e-12, err_msg=name)
+        assert_allclose(
+            getattr(found, name)(), getattr(statistics, name)(A), rtol=1e-9, atol=1e-12, err_msg=name
+        )
 
 
 def test_like_rows_may_be_counted_in_fractions_and_stacked() -> None:
     logits = np.random.default_rng(0).standard_normal((5, 2, 3))
     whole = ClassMap([4, 8], [2, 4, 6], logits)
-    part = ClassMap([1.0, 2.0], [1.0, 1.0, 1.0], logits[2] + np.log([2, 4, 6]))  # a key a cell, its weight in the logit
+    part = ClassMap(
+        [1.0, 2.0], [1.0, 1.0, 1.0], logits[2] + np.log([2, 4, 6])
+    )  # a key a cell, its weight in the logit
     assert whole.nmi().shape == (5,)
     assert whole.information()[2] == pytest.approx(float(part.information()), rel=1e-12)
 
@@ -114,7 +122,9 @@ def test_what_areas_and_pairs_say_agrees_with_the_explicit_map(block: BlockMap, 
 
 def map_of(run: Simulation, record: int) -> Array:
     """Every row at a recorded time, each from the course of its own query."""
-    return np.array([attention_map(row, run.layout, record, run.config.world.latent.mean) for row in run.rows])
+    return np.array(
+        [attention_map(row, run.layout, record, run.config.world.latent.mean) for row in run.rows]
+    )
 
 
 LITTLE: dict[str, Any] = {"integrator": "descent", "learning_rate": 100.0, "steps": 10}
@@ -154,9 +164,17 @@ def test_positions_that_start_apart_follow_the_gradient_of_their_own() -> None:
     """As a world whose areas of one patch leave nothing to tie: with either start the course is the same but for draws,
     and without one there is nothing to choose."""
     world = mimlab.World(area_sizes=[1] * 12, clusters=2, latent=mimlab.Latent(low=0.5, high=1.5))
-    options: dict[str, Any] = {"draws": 64, "start": 1.0, "integrator": "descent", "learning_rate": 9.0, "steps": 9}
+    options: dict[str, Any] = {
+        "draws": 64,
+        "start": 1.0,
+        "integrator": "descent",
+        "learning_rate": 9.0,
+        "steps": 9,
+    }
     ends = [
-        mimlab.simulate(world, mimlab.ContrastiveLearning(), engine="mean-field", start_alike=alike, **options)
+        mimlab.simulate(
+            world, mimlab.ContrastiveLearning(), engine="mean-field", start_alike=alike, **options
+        )
         for alike in ("areas", "nothing")
     ]
     for name in ("nmi", "diversity", "loss", "attention_own"):
@@ -200,7 +218,9 @@ def test_a_photograph_has_distance_and_locality(tmp_path: Path) -> None:
     base, grid = run.layout.partitions[0], run.layout.grid
     assert grid == world.photograph.grid
     labels = base.all_labels()
-    classes = {(area == 0, base.size_of(area)): row for row in run.rows for area in [base.area_of(row.row.query)]}
+    classes = {
+        (area == 0, base.size_of(area)): row for row in run.rows for area in [base.area_of(row.row.query)]
+    }
     place = np.stack(np.unravel_index(np.arange(base.patches), grid), axis=1)
     A = np.empty((base.patches,) * 2)
     for query in range(base.patches):

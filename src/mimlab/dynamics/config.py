@@ -95,7 +95,9 @@ class Dynamics:
             raise InputError(f"dynamics: start = {self.start} must be at least 0.")
         _one_of("start_alike", self.start_alike, STARTS_ALIKE)
         if self.start_alike == "nothing" and not self.start:
-            raise InputError("dynamics: start_alike = nothing is for a random start; give start above 0, too.")
+            raise InputError(
+                "dynamics: start_alike = nothing is for a random start; give start above 0, too."
+            )
         query = self.query
         if not isinstance(query, str) or query.isdecimal():
             query = int(query) if isinstance(query, str) else query

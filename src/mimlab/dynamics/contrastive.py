@@ -177,8 +177,7 @@ def run_contrastive(
     def courses(followed: Followed, path: Path) -> list[RowRun]:
         found = followed.along(path)
         return [
-            _course(row, path, found, where, layout, mean)
-            for row, where in zip(rows, unknowns, strict=True)
+            _course(row, path, found, where, layout, mean) for row, where in zip(rows, unknowns, strict=True)
         ]
 
     replicates = [courses(part, own) for part, own in zip(parts, paths, strict=True)]

@@ -242,7 +242,9 @@ def with_errors(run: RowRun, replicates: Sequence[RowRun]) -> RowRun:
         errors[name] = np.pad(error, (0, len(run.path.times) - shortest), constant_values=np.nan)
     halves = [r.path.half_time for r in replicates if r.path.half_time is not None]
     se = float(standard_error(halves)) if len(halves) == len(replicates) else None
-    kept = tuple(replicates) if run.row.grouped else ()  # where the whole map can be had, its errors need them
+    kept = (
+        tuple(replicates) if run.row.grouped else ()
+    )  # where the whole map can be had, its errors need them
     return replace(run, errors=errors, half_time_se=se, replicates=kept)
 
 

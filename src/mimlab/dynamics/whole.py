@@ -1,8 +1,8 @@
 """Statistics of the whole P x P map along a run, on an unmasked image whose latents stand at their mean.
 
 With the masked objective a run for every class of interchangeable queries gives every row; with the contrastive one all
-rows are followed anyway, in classes. Values are means over clusters, each with an image of its own: of the statistics, not
-of the maps.
+rows are followed anyway, in classes. Values are means over clusters, each with an image of its own: of the
+statistics, not of the maps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WITH_ERROR = ("nmi", "diversity")
 
 
 def whole_map(runs: Sequence[RowRun], layout: Layout, mean_latent: float) -> dict[str, Array]:
-    """Columns of the trajectory that speak of all rows, (times,) each, at the common times; empty where not all are known."""
+    """Columns of the trajectory that speak of all rows, each (times,); empty where not all rows are known."""
     if runs[0].together:
         return runs[0].together
     block = block_map(runs, layout, mean_latent)
@@ -110,9 +110,11 @@ def _on_plane(block: BlockMap, classes: Sequence[tuple[bool, int]], layout: Layo
         def means(pairs: Array) -> Array:
             number = member @ pairs @ member.T
             total: Array = member @ (pairs * values) @ member.T
-            return np.divide(total, number, out=np.zeros_like(total), where=number > 0)
+            total /= np.maximum(number, 1)
+            return total
 
-        return block.mean_over(float(values[0, 0]), np.diag(means(beside)), means(beyond))
+        found: Array = block.mean_over(float(values[0, 0]), np.diag(means(beside)), means(beyond))
+        return found
 
     return {"distance_ratio": mean_over(distance) / distance.mean(), "locality_1": mean_over(distance <= 1.0)}
 

@@ -1,4 +1,4 @@
-"""Figure of diversity in theory beside that of networks: a row for each world and network, NMI and diversity abreast."""
+"""Figure of diversity in theory beside that of networks: a row for each world and network."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def draw_diversity(records: Sequence[Mapping[str, Any]], looks: pa.Table | None,
 def _short(label: str) -> str:
     """What the axis has room for: the objective is a colour."""
     words = label.partition(", ")[2].removesuffix(", from a random start")
-    return words.partition(":")[0].replace("stopped at a third of the local patches' half-attention time", "early")
+    return words.partition(":")[0].replace(
+        "stopped at a third of the local patches' half-attention time", "early"
+    )
 
 
 def _theory(axes: Axes, row: int, record: Mapping[str, Any], statistic: str) -> str:

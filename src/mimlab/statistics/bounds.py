@@ -30,17 +30,15 @@ def nmi_lower_bound(sizes: ArrayLike, leak: ArrayLike = 0.0, *, counts: ArrayLik
     >>> print(f"{nmi_lower_bound([4, 4]):.4f} {nmi_lower_bound([4, 4], 0.1):.4f}")
     0.3333 0.1770
     """
-    size, count, patches, leak = _checked(sizes, leak, counts)
+    size, count, patches, share = _checked(sizes, leak, counts)
     areas = count.sum()
     known = np.sum(size * count / patches * np.log(patches / size))  # entropy of the query's area
-    leak = np.minimum(leak, 1 - 1 / areas)  # beyond, "at most" says nothing that "chance" does not
-    lost = surprise(leak) + surprise(1 - leak) + leak * np.log(np.maximum(areas - 1, 1))
+    share = np.minimum(share, 1 - 1 / areas)  # beyond, "at most" says nothing that "chance" does not
+    lost = surprise(share) + surprise(1 - share) + share * np.log(np.maximum(areas - 1, 1))
     return np.maximum(known - lost, 0)[()] / np.log(patches)
 
 
-def diversity_lower_bound(
-    sizes: ArrayLike, leak: ArrayLike = 0.0, *, counts: ArrayLike | None = None
-) -> Any:
+def diversity_lower_bound(sizes: ArrayLike, leak: ArrayLike = 0.0, *, counts: ArrayLike | None = None) -> Any:
     """Least diversity of a map whose rows have, on average over queries, at most the share `leak` of their Euclidean
     norm outside their own areas, ‖a_i off its area‖ / ‖a_i‖.
 
@@ -51,9 +49,9 @@ def diversity_lower_bound(
     >>> print(f"{diversity_lower_bound([4, 4]):.4f}")
     0.5714
     """
-    size, count, patches, leak = _checked(sizes, leak, counts)
+    size, count, patches, share = _checked(sizes, leak, counts)
     alike = np.sum(count * (size / patches) * ((size - 1) / (patches - 1)))
-    return np.maximum(1 - alike - 2 * leak, 0)[()]
+    return np.maximum(1 - alike - 2 * share, 0)[()]
 
 
 def _checked(
@@ -64,7 +62,9 @@ def _checked(
     count = np.ones(size.shape) if counts is None else np.asarray(counts, dtype=float)
     for name, array in (("sizes", size), ("counts", count)):
         if array.ndim != 1 or array.shape != size.shape or not array.size or not np.all(_at_least_one(array)):
-            raise InputError(f"{name} = {array.tolist()}: give a finite number >= 1 for each area or kind of area")
+            raise InputError(
+                f"{name} = {array.tolist()}: give a finite number >= 1 for each area or kind of area"
+            )
     if not np.all((share >= 0) & (share <= 1)):
         raise InputError(f"leak = {share.tolist()} must be a share of attention, within [0, 1]")
     patches = float(np.sum(size * count))

@@ -1,8 +1,8 @@
 """Statistics of a P x P map whose rows fall into classes of like ones, each row into groups of equal weights.
 
-What a subclass says is how many rows and keys there are of each kind; the statistics of theory, section 7, are then sums
-over rows' classes and groups (docs/statistics.md). Arrays (..., n, g) hold a number for each group of a row of each of the
-n classes; leading axes hold several maps of one shape. The results are exact up to rounding, whatever P.
+What a subclass says is how many rows and keys there are of each kind; the statistics of theory, section 7, are then
+sums over rows' classes and groups (docs/statistics.md). Arrays (..., n, g) hold a number for each group of a row of
+each of the n classes; leading axes hold several maps of one shape. The results are exact up to rounding, whatever P.
 """
 
 import math
@@ -58,6 +58,10 @@ class GroupedMap(ABC):
         Raises InputError where P < 2.
         """
         return 2 * self._scatter(self._weights)
+
+    @abstractmethod
+    def effective_rank(self) -> Floats:
+        """Effective rank, within [1, P]; see `attention.effective_rank`. Shape (...)."""
 
     @property
     @abstractmethod

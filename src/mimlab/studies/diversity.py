@@ -37,7 +37,7 @@ _CONTRASTIVE = {
     "objective": {"name": "contrastive"},
     "dynamics": {
         **{"engine": "mean-field", "start": 1.0, "draws": 128},
-        **{"integrator": "descent", "learning_rate": 500.0, "steps": 2000},
+        **{"integrator": "descent", "learning_rate": 1500.0, "steps": 1200},
     },
 }
 _LARGE = {"area_sizes": [40, *[8] * 5]}  # Δ = 0.21
@@ -68,12 +68,12 @@ RUNS: tuple[Run, ...] = (
     Run(
         "contrastive-even",
         "contrastive, Δ = -0.2, P = 80, from a random start",
-        merge(_CONTRASTIVE, {"world": _EVEN, "dynamics": {"learning_rate": 1500.0}}),
+        merge(_CONTRASTIVE, {"world": _EVEN}),
     ),
     Run(
         "contrastive-apart",
         "contrastive, Δ = 0.2, P = 80, positions apart, from a random start",
-        merge(_CONTRASTIVE, {"world": _LARGE, "dynamics": {"start_alike": "nothing"}}),
+        merge(_CONTRASTIVE, {"world": _LARGE, "dynamics": {"start_alike": "nothing", "draws": 64}}),
         expected=dict.fromkeys(("contrastive NMI", "contrastive diversity"), "fails"),
     ),
     Run(
@@ -158,9 +158,9 @@ def beside_networks(outcomes: Sequence[Outcome], folder: Path) -> Outcome:
     draw_diversity(records, read_table(networks) if networks.is_file() else None, folder / FIGURE)
     section = Section(
         "Diversity, in theory and in networks",
-        "How much attention depends on the query, at the end of training: the simulator's layer on an unmasked image above, "
-        "networks of this reproduction or the recorded one below, a dot for each layer, mean over heads and seeds. Black: the "
-        "least that the layer's attention on own areas allows, whatever else it does. Rings: the start.",
+        "How much attention depends on the query, at the end of training: the simulator's layer on an unmasked "
+        "image above, networks of this reproduction or the recorded one below, a dot for each layer, mean over heads "
+        "and seeds. Black: the least that the layer's attention on own areas allows, whatever else it does. Rings: the start.",
         figures=[FIGURE],
         rows=[_row(record) for record in records],
     )

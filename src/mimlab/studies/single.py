@@ -75,7 +75,9 @@ def simulate(
     >>> run.summary["status"]
     'stopped'
     """
-    dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start, start_alike)
+    dynamics = Dynamics(
+        engine, integrator, learning_rate, steps, draws, query, stop_attention, start, start_alike
+    )
     return simulate_config(
         SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed), progress
     )
