@@ -154,6 +154,7 @@ def beside_networks(outcomes: Sequence[Outcome], folder: Path) -> Outcome:
     from mimlab.report.diversity import draw_diversity
 
     records = [record for one in outcomes if one.job.startswith(f"{JOB} ") for record in one.records]
+    records.sort(key=lambda record: record["objective"] != "masked")
     if not records:
         return Outcome(JOB)
     write_table(folder / TABLE, pa.Table.from_pylist(records, schema=SCHEMA))
