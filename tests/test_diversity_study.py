@@ -6,6 +6,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from mimlab.cli import application
+from mimlab.cli.session import run as type_in
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.report.diversity import draw_diversity
 from mimlab.runs import build
@@ -94,3 +96,20 @@ def test_every_run_can_be_built_and_contrastive_ones_start_apart() -> None:
         assert config.objective.name == run.label.partition(",")[0]
         assert (config.dynamics.start > 0) == (config.objective.name == "contrastive")
         assert config.dynamics.query == "all" or config.dynamics.start
+
+
+def test_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A map from the command line; a start that leaves nothing tied but is none is refused, and nothing written."""
+    words = "simulate --area-sizes 12 4 4 --engine mean-field --query all --out".split()
+    assert type_in(application("simulate"), [*words, str(tmp_path / "map")]) == 0
+    capsys.readouterr()
+    table = read_table(tmp_path / "map/trajectory.parquet")
+    assert table["diversity"][-1].as_py() >= table["diversity_bound"][-1].as_py() > 0
+    contrastive = "simulate --area-sizes 12 4 4 --objective contrastive --start-alike".split()
+    for more, said in (
+        (["nothing"], "start_alike = nothing"),
+        (["rows", "--start", "1"], "start_alike = 'rows'"),
+    ):
+        assert type_in(application("simulate"), [*contrastive, *more, "--out", str(tmp_path / "bad")]) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "bad").exists()
