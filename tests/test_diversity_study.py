@@ -100,12 +100,12 @@ def test_every_run_can_be_built_and_contrastive_ones_start_apart() -> None:
 
 def test_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A map from the command line; a start that leaves nothing tied but is none is refused, and nothing written."""
-    words = "simulate --area-sizes 12 4 4 --engine mean-field --query all --out".split()
+    words = ["simulate", "--area-sizes", "12", "4", "4", "--engine", "mean-field", "--query", "all", "--out"]
     assert type_in(application("simulate"), [*words, str(tmp_path / "map")]) == 0
     capsys.readouterr()
     table = read_table(tmp_path / "map/trajectory.parquet")
     assert table["diversity"][-1].as_py() >= table["diversity_bound"][-1].as_py() > 0
-    contrastive = "simulate --area-sizes 12 4 4 --objective contrastive --start-alike".split()
+    contrastive = ["simulate", "--area-sizes", "12", "4", "4", "--objective", "contrastive", "--start-alike"]
     for more, said in (
         (["nothing"], "start_alike = nothing"),
         (["rows", "--start", "1"], "start_alike = 'rows'"),
