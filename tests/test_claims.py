@@ -200,14 +200,17 @@ def sampled() -> Simulation:
 
 def test_verdicts_speak_of_every_query_in_the_order_of_the_table(sampled):
     verdicts = judge(sampled.trajectory, sampled.summary)
-    assert [v.query for v in verdicts] == sorted(v.query for v in verdicts)
+    queries = [v.query for v in verdicts]
+    assert queries == sorted(queries, key=lambda query: (query is None, query))  # last those of the whole map
     order = [claim.name for claim in CLAIMS]
     for query in {v.query for v in verdicts}:
         places = [order.index(v.claim.name) for v in verdicts if v.query == query]
         assert places == sorted(set(places))
     assert {v.verdict for v in verdicts} <= set(VERDICTS)
     plain = [v.as_dict() for v in verdicts]
-    assert [p | {"world": f"query {p['query']}"} for p in plain] == sampled.summary["claims"]
+    named = [f"query {p['query']}" if p["query"] is not None else "all queries" for p in plain]
+    expected = [p | {"world": world} for p, world in zip(plain, named, strict=True)]
+    assert expected == sampled.summary["claims"]
 
 
 def test_which_claims_speak_of_which_row(sampled):

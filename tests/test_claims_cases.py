@@ -364,7 +364,9 @@ CASES = [
 
 
 def test_no_claim_lacks_a_case():
-    rows = [claim for claim in ROW_CLAIMS if claim.name != "features exceed positions"]  # needs the engine "dense"
+    rows = [
+        claim for claim in ROW_CLAIMS if claim.name != "features exceed positions"
+    ]  # needs the engine "dense"
     check_all(CASES, (*rows, *POINT_CLAIMS, *SURVEY_CLAIMS))  # others have theirs in tests of their own
 
 

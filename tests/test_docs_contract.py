@@ -16,6 +16,7 @@ from mimlab.dynamics.tables import CORRELATIONS_SCHEMA, TRAJECTORY_SCHEMA
 from mimlab.runs.axes import Axis
 from mimlab.runs.flags import flag_name
 from mimlab.runs.schema import Key, keys
+from mimlab.studies.diversity import SCHEMA as DIVERSITY_SCHEMA
 from mimlab.studies.every_query import PHOTOGRAPH_SCHEMA
 from mimlab.studies.explored import EXPLORER_SCHEMA
 from mimlab.studies.photographs import GAP_SCHEMA, gap_summary
@@ -36,6 +37,7 @@ SCHEMAS = {
     "survival.parquet": SURVIVAL_SCHEMA,
     "exponents.parquet": EXPONENTS_SCHEMA,
     "gap.parquet": GAP_SCHEMA,
+    "diversity.parquet": DIVERSITY_SCHEMA,
     "photographs.parquet": SURVEY_SCHEMA,
     "worlds/explorer.parquet": EXPLORER_SCHEMA,
     "worlds/photograph.parquet": PHOTOGRAPH_SCHEMA,
@@ -137,12 +139,13 @@ def test_null_only_where_the_page_says(run):
     without = {name for name, _, null, _ in rows("trajectory.parquet") if not null}
     empty = {name for name in run.trajectory.column_names if run.trajectory[name].null_count}
     assert not without & empty
-    assert empty == {"step", *(name for name in run.trajectory.column_names if name.endswith("_se"))}
+    of_photographs = {"distance_ratio", "locality_1"}
+    errors = {name for name in run.trajectory.column_names if name.endswith("_se")}
+    assert empty == {"step", *of_photographs, *errors}
     sampled = mimlab.simulate(mimlab.World(area_sizes=(12, 4, 4)), draws=64).trajectory
     assert {name for name in sampled.column_names if sampled[name].null_count} == {
-        "step",
-        "nmi",
-        "effective_rank",
+        *("step", "nmi", "nmi_bound", "effective_rank", "diversity", "diversity_bound", "spread"),
+        *("mean_entropy", "distance_ratio", "locality_1", "nmi_se", "diversity_se"),
     }
     assert run.correlations["cluster"].null_count
     assert not any(

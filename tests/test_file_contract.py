@@ -27,16 +27,20 @@ def words(text: str) -> list[str]:
 
 
 INTEGERS, NUMBERS, TEXTS = pa.int64(), pa.float64(), pa.string()
+OF_PHOTOGRAPHS = words("distance_ratio locality_1")
+WHOLE_MAP = words("""
+    nmi effective_rank nmi_bound diversity diversity_bound spread mean_entropy
+""")
 MEASURES = words("""
-    loss excess_loss attention_own attention_global entropy nmi effective_rank phi_own phi_global
-    phi_other_max upsilon_max
+    loss excess_loss attention_own attention_global entropy phi_own phi_global phi_other_max upsilon_max
 """)
 ERRORS = words("""
     loss_se excess_loss_se attention_own_se attention_global_se phi_own_se phi_global_se
     upsilon_max_se
 """)
+MAP_ERRORS = words("nmi_se diversity_se")
 TRAJECTORY = {"query": INTEGERS, "step": INTEGERS, "time": NUMBERS} | dict.fromkeys(
-    MEASURES + ERRORS, NUMBERS
+    MEASURES + WHOLE_MAP + OF_PHOTOGRAPHS + ERRORS + MAP_ERRORS, NUMBERS
 )
 CORRELATIONS = {
     "query": INTEGERS,
@@ -157,14 +161,14 @@ def test_columns_and_types(files):
 
 
 def test_nulls(files):
-    """Errors only of the sampled engine, NMI and rank only with all rows, steps only of descent, attention only where
+    """Errors only of the sampled engine, the whole map only with all rows, steps only of descent, attention only where
     there is somebody to attend to."""
     dynamics, one_area = files.config.dynamics, files.config.world.clusters == 1
-    absent = set()
+    absent = {*OF_PHOTOGRAPHS}
     if dynamics.engine != "sampled":
-        absent |= {*ERRORS}
+        absent |= {*ERRORS, *MAP_ERRORS}
     if dynamics.query != "all":
-        absent |= {"nmi", "effective_rank"}
+        absent |= {*WHOLE_MAP, *MAP_ERRORS}
     if dynamics.integrator == "flow":
         absent |= {"step"}
     if files.summary["queries"][0]["area_size"] == 1:

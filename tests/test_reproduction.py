@@ -21,6 +21,7 @@ from mimlab.runs.tables import read_json, read_table
 from mimlab.studies import (
     contrastive_worlds,
     copying,
+    diversity,
     every_query,
     explored,
     probe_at_work,
@@ -44,6 +45,11 @@ ONE_RUN = worlds.Run(
     },
     ("correlations", "attention", "excess_loss"),
     {"convergence": "fails", "area-wide attention": "fails"},
+)
+ONE_MAP = worlds.Run(
+    "one-map",
+    "masked, a small world",
+    {"world": {"area_sizes": [12, 4, 4]}, "dynamics": {"engine": "mean-field", "query": "all"}},
 )
 ONE_SERIES = worlds.Series(
     "one-series",
@@ -76,6 +82,8 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(worlds, "SERIES", (ONE_SERIES,))
         patch.setattr(worlds, "AREA_SIZES", (4, 8, 16))
         patch.setattr(explored, "GRIDS", (replace(explored.GRIDS[0], global_exponents=(0.9,)),))
+        patch.setattr(diversity, "RUNS", (ONE_MAP,))
+        patch.setattr(diversity, "HELD_OUT", ())
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
         patch.setattr(reproduction, "SHOWN", ("square",))
         patch.setattr(rate_jobs, "WORLDS", 4)
@@ -98,6 +106,7 @@ def test_every_verdict_is_complete(reproduced):
     folder, summary, _ = reproduced
     assert summary["status"] == "finished"
     assert {record["world"] for record in summary["claims"]} == {
+        "one-map",
         "one-run",
         "one-series",
         "area-sizes",
@@ -142,13 +151,15 @@ def test_what_was_expected_is_said_beside_what_came_out(reproduced):
 def test_the_folder_holds_every_run(reproduced):
     folder, summary, _ = reproduced
     top = {path.name for path in folder.iterdir()}
-    assert top == {"figures", "worlds", "photographs.parquet", "report.html", "summary.json"}
+    tables = {"photographs.parquet", "diversity.parquet"}
+    assert top == {"figures", "worlds", *tables, "report.html", "summary.json"}
     assert {path.name for path in (folder / "worlds").iterdir()} == {
         "area-sizes",
         "explorer.parquet",
         "boundary",
         "between",
         "partitions",
+        "one-map",
         "one-run",
         "one-series",
         "photograph-square",
@@ -166,6 +177,7 @@ def test_the_folder_holds_every_run(reproduced):
         "between": ["stopped"] * 4,
         "partitions": ["stopped"] * 4,
         "area-sizes": ["stopped"] * 3,
+        "diversity one-map": ["stopped"],
         "one-series": ["stopped"] * 3,
         "one-run": ["finished"],
         "explorer": ["stopped"] * 12,
@@ -205,10 +217,10 @@ def test_the_probe_needs_no_weights_to_be_shown(reproduced):
 
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == pytest.approx([n / 11 for n in range(1, 12)])
+    assert [share for share, _ in told] == pytest.approx([n / 12 for n in range(1, 13)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
-        *("boundary", "between", "partitions"),
+        *("boundary", "between", "partitions", "diversity one-map"),
         *("the probe at work", "published models", "explorer", "every patch of square"),
     }
 
@@ -234,6 +246,7 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
         assert name == "mimlab"
         typed[world] = tokens[0], *seen.value.args
     assert {world: name for world, (name, *_) in typed.items()} == {
+        "one-map": "simulate",
         "one-run": "simulate",
         "one-series": "scale",
         "boundary": "scale",
@@ -259,7 +272,10 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 def test_all_jobs_of_the_paper_are_there():
     """One job a run, a series and a photograph, three for many worlds, one each for area sizes, the probe, the explorer
     and the asked photograph; names do not clash in worlds/."""
+    maps = [job.args[0] for job in diversity.jobs()]
+    assert len(maps) == len(diversity.RUNS) + len(diversity.HELD_OUT)
     every = (
+        *maps,
         *worlds.RUNS,
         *copying.RUNS,
         *contrastive_worlds.CONTRASTIVE_RUNS,

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mimlab.claims.claim import Claim, Evidence, Verdict
 from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS, CONTRASTIVE_SERIES_CLAIMS
+from mimlab.claims.diversity import MAP_CLAIMS
 from mimlab.claims.grids import GRID_CLAIMS, GridEvidence
 from mimlab.claims.in_context import COPYING_CLAIMS, IN_CONTEXT_CLAIMS
 from mimlab.claims.networks import AGREEMENT_CLAIMS, NETWORK_CLAIMS, AgreementEvidence, NetworkEvidence
@@ -24,6 +25,7 @@ CLAIMS: tuple[Claim[Any], ...] = (
     *ROW_CLAIMS,
     *CONTRASTIVE_CLAIMS,
     *COPYING_CLAIMS,
+    *MAP_CLAIMS,
     *POINT_CLAIMS,
     *RATE_CLAIMS,
     *CONTRASTIVE_SERIES_CLAIMS,
@@ -37,7 +39,8 @@ CLAIMS: tuple[Claim[Any], ...] = (
 
 def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     """Verdicts on one run, from its trajectory table and its summary; every claim that speaks of a row under its
-    objective, for every query, in order. An unfinished run is judged as far as it went.
+    objective, for every query, in order, and then those of the whole map, where it is known. An unfinished run is
+    judged as far as it went.
 
     >>> import mimlab
     >>> run = mimlab.simulate(mimlab.World(area_sizes=(40, 20, 20, 20)), engine="mean-field")
@@ -48,12 +51,13 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     numbers = {name: np.asarray(trajectory[name].to_numpy(), dtype=float) for name in trajectory.column_names}
     special = {"contrastive": CONTRASTIVE_CLAIMS, "in-context": IN_CONTEXT_CLAIMS}
     claims = special.get(summary["objective"], ROW_CLAIMS)
-    verdicts = []
+    verdicts, rows = [], []
     for facts in summary["queries"]:
         here = query == facts["query"]
         evidence = RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts)
         verdicts += [replace(verdict, query=facts["query"]) for verdict in _judged(claims, evidence)]
-    return verdicts
+        rows.append(evidence)
+    return verdicts + _judged(MAP_CLAIMS, rows[0])  # whose columns of the whole map are those of all
 
 
 def judge_points(evidence: PointsEvidence) -> list[Verdict]:

@@ -16,6 +16,7 @@ from mimlab.world.world import World
 ENGINES = ("enumerated", "sampled", "mean-field", "dense")
 INTEGRATORS = ("flow", "descent")
 QUERIES = ("local", "global", "all")
+STARTS_ALIKE = ("areas", "nothing")
 Objective = MaskedReconstruction | ContrastiveLearning | InContextLearning
 FEWEST_DRAWS = 64
 MOST_STEPS, LONGEST_TIME = 10**15, 1e300
@@ -43,6 +44,9 @@ class Dynamics:
     start
         Standard deviation of the entries of Q at the start; other than 0 for the contrastive objective or the dense
         engine only.
+    start_alike
+        What a random start draws once for all: "areas" one Υ for the positions of an area (of a cell, where clusters
+        differ), which stay tied then, or "nothing".
     """
 
     engine: str = "sampled"
@@ -53,6 +57,7 @@ class Dynamics:
     query: str | int = "local"
     stop_attention: float = 0.99
     start: float = 0.0
+    start_alike: str = "areas"
 
     def __post_init__(self) -> None:
         _one_of("engine", self.engine, ENGINES)
@@ -90,6 +95,11 @@ class Dynamics:
             )
         if finite_number("dynamics.start", self.start) < 0:
             raise InputError(f"dynamics: start = {self.start} must be at least 0.")
+        _one_of("start_alike", self.start_alike, STARTS_ALIKE)
+        if self.start_alike == "nothing" and not self.start:
+            raise InputError(
+                "dynamics: start_alike = nothing is for a random start; give start above 0, too."
+            )
         query = self.query
         if not isinstance(query, str) or query.isdecimal():
             query = int(query) if isinstance(query, str) else query

@@ -19,6 +19,7 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Path, Progress
 from mimlab.dynamics.phases import find_phases
 from mimlab.dynamics.rows import HORIZON, RowRun, first_half, follow, half_timed, measured, with_errors
+from mimlab.dynamics.whole import class_statistics, map_errors
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation
 from mimlab.objectives.pairs import Cells, Pairs, PairsObjective
@@ -37,11 +38,12 @@ LARGEST = 30_000_000
 """Rows x draws x areas."""
 
 
-def cells_of(layout: Layout, max_cells: int, apart: bool) -> Cells:
-    """The cells of a world and its unknowns. apart: areas are not alike, since their entries start apart."""
+def cells_of(layout: Layout, max_cells: int, apart: bool, untied: bool = False) -> Cells:
+    """The cells of a world and its unknowns. apart: areas are not alike, since their entries start apart; untied: nor
+    are positions, each of which is a cell."""
     K = layout.clusters
-    if not layout.shared:
-        cell_of, areas = joint_cells(layout, max_cells)
+    if untied or not layout.shared:
+        cell_of, areas = _every_position(layout) if untied else joint_cells(layout, max_cells)
         J = int(areas.max()) + 1
         there = np.arange(J) <= areas.max(axis=0)[:, None]
         phi = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
@@ -54,6 +56,12 @@ def cells_of(layout: Layout, max_cells: int, apart: bool) -> Cells:
         return Cells(size, np.arange(J), area, np.arange(K * J).reshape(K, J))
     _, alike = np.unique(np.where(np.arange(J) == 0, -1, size), return_inverse=True)
     return Cells(size, alike, area, np.tile(alike, (K, 1)))
+
+
+def _every_position(layout: Layout) -> tuple[Array, Array]:
+    """As `joint_cells`, with a cell for each position."""
+    labels = [layout.partition_of(k).all_labels() for k in range(layout.clusters)]
+    return np.arange(layout.patches), np.stack(labels, axis=1)
 
 
 def drawn_pairs(
@@ -135,11 +143,12 @@ def run_contrastive(
     classes = ROWS_APART if apart else 1
     if apart and dynamics.query == "all":
         queries = one_of_each_class(layout.patches)
-    _check_size(layout, classes, dynamics.draws, apart)
-    cells = cells_of(layout, config.world.max_cells, apart)
+    untied = dynamics.start_alike == "nothing"
+    _check_size(layout, classes, dynamics.draws, apart, untied)
+    cells = cells_of(layout, config.world.max_cells, apart, untied)
     lump = unlumped_row if apart else partial(row_of, max_cells=config.world.max_cells)
     rows = [lump(layout, query) for query in queries]
-    unknowns = [_unknowns(row, cells, layout, config.world.max_cells) for row in rows]
+    unknowns = [_unknowns(row, cells, layout, config.world.max_cells, untied) for row in rows]
 
     first, *seeds = np.random.SeedSequence(config.seed).spawn(REPLICATES + 1)
     start = dynamics.start * np.random.default_rng(first).standard_normal(classes * len(cells.tied))
@@ -162,15 +171,20 @@ def run_contrastive(
     path = follow(config, whole, start, HORIZON * layout.patches, None, progress)
     paths = [half_timed(config, part, follow(config, part, start, np.inf, path), path) for part in parts]
 
+    mean = config.world.latent.mean
+    together = _together(whole.objective, path, paths, mean)
+
     def courses(followed: Followed, path: Path) -> list[RowRun]:
         found = followed.along(path)
         return [
-            _course(row, path, found, where, layout, config.world.latent.mean)
-            for row, where in zip(rows, unknowns, strict=True)
+            _course(row, path, found, where, layout, mean) for row, where in zip(rows, unknowns, strict=True)
         ]
 
     replicates = [courses(part, own) for part, own in zip(parts, paths, strict=True)]
-    return [with_errors(run, others) for run, *others in zip(courses(whole, path), *replicates, strict=True)]
+    return [
+        replace(with_errors(run, others), together=together)
+        for run, *others in zip(courses(whole, path), *replicates, strict=True)
+    ]
 
 
 def one_of_each_class(patches: int) -> list[int]:
@@ -178,6 +192,23 @@ def one_of_each_class(patches: int) -> list[int]:
     each = -(-patches // ROWS_APART)  # positions of a class, the last one of some missing
     places = (place + ROWS_APART * (place * each // ROWS_APART) for place in range(min(ROWS_APART, patches)))
     return [place if place < patches else place - ROWS_APART for place in places]
+
+
+def _together(
+    objective: PairsObjective, path: Path, replicates: Sequence[Path], mean_latent: float
+) -> dict[str, Array]:
+    """Statistics of the whole map along a path, and their errors."""
+    found, *others = (
+        class_statistics(
+            objective.cells,
+            objective.share,
+            one.states.reshape(len(one.times), len(objective.share), -1),
+            mean_latent,
+        )
+        for one in (path, *replicates)
+        if len(one.times) == len(path.times)
+    )
+    return found | map_errors(others, len(replicates))
 
 
 def joined(sets: Sequence[Pairs]) -> Pairs:
@@ -191,13 +222,15 @@ def joined(sets: Sequence[Pairs]) -> Pairs:
     )
 
 
-def _check_size(layout: Layout, classes: int, draws: int, apart: bool) -> None:
+def _check_size(layout: Layout, classes: int, draws: int, apart: bool, untied: bool) -> None:
     areas = max(partition.areas for partition in layout.partitions)
     unknowns = classes * areas * (layout.clusters + 1) if apart else 0
+    if untied:
+        areas, unknowns = layout.patches, unknowns + classes * layout.patches
     if unknowns > MOST_UNKNOWNS or classes * draws * areas > LARGEST:
         raise InputError(
             f"dynamics: contrastive learning would follow {classes} classes of rows over {draws} draws x {areas} "
-            f"areas, more than {LARGEST:.0e} numbers or {MOST_UNKNOWNS} unknowns; "
+            f"areas or positions, more than {LARGEST:.0e} numbers or {MOST_UNKNOWNS} unknowns; "
             "give fewer patches or draws, or start = 0."
         )
 
@@ -224,13 +257,15 @@ def _course(
     return replace(run, phases=find_phases(row.query, path.times, Phi_global, Phi_global, is_global=True))
 
 
-def _unknowns(row: Row, cells: Cells, layout: Layout, max_cells: int) -> Array:
+def _unknowns(row: Row, cells: Cells, layout: Layout, max_cells: int, untied: bool) -> Array:
     """Where each unknown of a row stands in the state of a class of rows; shape (row.size,)."""
     found = np.zeros(row.size, dtype=np.int64)
     for view in row.views:
         found[view.area_phi] = cells.phi[view.clusters[0], view.area_index]
     patches = np.append(row.query, np.where(row.cell_patch < 0, row.query, row.cell_patch))
-    if layout.shared:
+    if untied:
+        cell = patches
+    elif layout.shared:
         base = layout.partitions[0]
         cell = np.array([base.area_of(int(patch)) for patch in patches])
     else:

@@ -39,7 +39,8 @@ MEASURES_WITH_ERROR = (
 
 @dataclass(frozen=True, eq=False)
 class RowRun:
-    """One query's course. ``measures`` and ``errors`` hold an array (times,) per column of the trajectory table."""
+    """One query's course. ``measures``, ``errors`` and ``together`` hold an array (times,) per column of the trajectory
+    table; ``together``: of the whole map, where the run knows it. ``replicates``: courses over parts of the draws."""
 
     row: Row
     path: Path
@@ -50,6 +51,8 @@ class RowRun:
     shares: dict[str, float] = field(
         default_factory=dict
     )  # of the whole layer's logits, and their standard error
+    together: dict[str, Array] = field(default_factory=dict)
+    replicates: tuple[RowRun, ...] = ()
 
 
 def queries_of(layout: Layout, query: str | int, max_cells: int) -> list[int]:
@@ -232,15 +235,23 @@ def half_timed(config: SimulationConfig, objective: Objective, own: Path, whole:
 @np.errstate(over="ignore", invalid="ignore")  # of a run that flew apart
 def with_errors(run: RowRun, replicates: Sequence[RowRun]) -> RowRun:
     """Standard errors from the spread of the replicates."""
-    scale = len(replicates) ** -0.5
     shortest = min(len(r.path.times) for r in replicates)
     errors = {}
     for name in MEASURES_WITH_ERROR:
-        spread = np.std([r.measures[name][:shortest] for r in replicates], axis=0, ddof=1) * scale
-        errors[name] = np.pad(spread, (0, len(run.path.times) - shortest), constant_values=np.nan)
+        error = standard_error([r.measures[name][:shortest] for r in replicates])
+        errors[name] = np.pad(error, (0, len(run.path.times) - shortest), constant_values=np.nan)
     halves = [r.path.half_time for r in replicates if r.path.half_time is not None]
-    se = float(np.std(halves, ddof=1) * scale) if len(halves) == len(replicates) else None
-    return replace(run, errors=errors, half_time_se=se)
+    se = float(standard_error(halves)) if len(halves) == len(replicates) else None
+    kept = (
+        tuple(replicates) if run.row.grouped else ()
+    )  # where the whole map can be had, its errors need them
+    return replace(run, errors=errors, half_time_se=se, replicates=kept)
+
+
+def standard_error(values: Sequence[Array] | Sequence[float]) -> Array:
+    """Of the mean over replicates, the first axis."""
+    error: Array = np.std(values, axis=0, ddof=1) * len(values) ** -0.5
+    return error
 
 
 def measured(row: Row, path: Path, evaluated: Evaluation, mean_latent: float) -> RowRun:

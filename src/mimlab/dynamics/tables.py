@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mimlab.dynamics.integrators import Path
 from mimlab.dynamics.rows import MEASURES_WITH_ERROR, RowRun
-from mimlab.statistics.blocks import BlockMap
+from mimlab.dynamics.whole import WITH_ERROR, area_key, whole_map
 from mimlab.world.partition import Layout
 from mimlab.world.row import Row
 
@@ -26,6 +26,13 @@ MEASURES = (
     "entropy",
     "nmi",
     "effective_rank",
+    "nmi_bound",
+    "diversity",
+    "diversity_bound",
+    "spread",
+    "mean_entropy",
+    "distance_ratio",
+    "locality_1",
     "phi_own",
     "phi_global",
     "phi_other_max",
@@ -34,7 +41,7 @@ MEASURES = (
 TRAJECTORY_SCHEMA = pa.schema(
     [("query", pa.int64()), ("step", pa.int64()), ("time", pa.float64())]
     + [(name, pa.float64()) for name in MEASURES]
-    + [(f"{name}_se", pa.float64()) for name in MEASURES_WITH_ERROR]
+    + [(f"{name}_se", pa.float64()) for name in (*MEASURES_WITH_ERROR, *WITH_ERROR)]
 )
 CORRELATIONS_SCHEMA = pa.schema(
     [
@@ -68,53 +75,6 @@ def trajectory_table(runs: Sequence[RowRun], layout: Layout, mean_latent: float)
         ]
         pieces.append(pa.Table.from_arrays(arrays, schema=TRAJECTORY_SCHEMA))
     return pa.concat_tables(pieces)
-
-
-def whole_map(runs: Sequence[RowRun], layout: Layout, mean_latent: float) -> dict[str, Array]:
-    """NMI and effective rank of the whole map at the common times, on an unmasked image with latents at their mean;
-    empty unless there is a run for every class of queries and one partition."""
-    classes = [_class_of(run.row) for run in runs]
-    if not all(run.row.grouped for run in runs) or len(set(classes)) < len(runs):
-        return {}
-    needed = {_key(layout, int(a)) for run in runs for a in run.row.views[0].area_index}
-    if needed != set(classes) or any(not np.array_equal(r.path.times, runs[0].path.times) for r in runs):
-        return {}
-    base = layout.partitions[0]
-    number = {key: 0 for key in classes}
-    area = 0
-    for size, count in base.runs:
-        number[area == 0, size] += count
-        area += count
-    times, n = len(runs[0].path.times), len(runs)
-    own_self, own_rest = np.full((times, n), np.nan), np.full((times, n), np.nan)
-    other = np.full((times, n, n), np.nan)
-    for i, run in enumerate(runs):
-        n_phi = len(run.row.phi_tied)
-        Phi, Upsilon = mean_latent * run.path.states[:, :n_phi], run.path.states[:, n_phi:]
-        view = run.row.views[0]
-        own_self[:, i] = Phi[:, view.own] + Upsilon[:, 0]
-        own_rest[:, i] = Phi[:, view.own] + Upsilon[:, run.row.cell_upsilon[view.own]]
-        for column in range(1, len(view.area_index)):
-            j = classes.index(_key(layout, int(view.area_index[column])))
-            other[:, i, j] = Phi[:, view.area_phi[column]] + Upsilon[:, run.row.cell_upsilon[column]]
-    sizes = [size for _, size in classes]
-    blocks = BlockMap(
-        np.array(sizes, dtype=float),
-        np.array([number[key] for key in classes], dtype=float),
-        own_self,
-        own_rest,
-        other,
-    )
-    return {"nmi": blocks.nmi(), "effective_rank": blocks.effective_rank()}
-
-
-def _class_of(row: Row) -> tuple[bool, int]:
-    view = row.views[0]
-    return bool(view.area_index[view.own] == 0), view.own_size
-
-
-def _key(layout: Layout, area: int) -> tuple[bool, int]:
-    return area == 0, layout.partitions[0].size_of(area)
 
 
 def snapshots(run: RowRun) -> Array:
@@ -208,8 +168,8 @@ def _area_columns(row: Row, layout: Layout, areas: Array) -> Array:
     """Column of each area in the one view of a shared row: areas of one size are alike."""
     view = row.views[0]
     own = int(view.area_index[view.own])
-    column = {_key(layout, int(a)): c for c, a in enumerate(view.area_index) if c != view.own}
-    return np.array([view.own if a == own else column.get(_key(layout, int(a)), view.own) for a in areas])
+    column = {area_key(layout, int(a)): c for c, a in enumerate(view.area_index) if c != view.own}
+    return np.array([view.own if a == own else column.get(area_key(layout, int(a)), view.own) for a in areas])
 
 
 def _patch_upsilon(row: Row, layout: Layout) -> Array:

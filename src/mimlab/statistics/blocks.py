@@ -11,24 +11,23 @@ or in a world of several partitions. Areas of one size whose rows differ (anothe
 class.
 """
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mimlab.runs.errors import InputError
-from mimlab.statistics.terms import divergence, effective_rank_of, surprise
-
-Floats = NDArray[np.float64]
+from mimlab.statistics.bounds import diversity_lower_bound, nmi_lower_bound
+from mimlab.statistics.grouped import Floats, GroupedMap
+from mimlab.statistics.terms import effective_rank_of
 
 DENSE_LIMIT = 5000
 """Patches beyond which `BlockMap.dense` refuses: 5000² float64 numbers are 200 MB."""
 
 
 @dataclass(frozen=True, eq=False)
-class BlockMap:
+class BlockMap(GroupedMap):
     """Attention between the patches of n classes of areas; the fields become read-only float64 arrays.
 
     sizes:        (n,)         patches in each area of class i, >= 1
@@ -82,43 +81,36 @@ class BlockMap:
                 "a logit in use is not finite; give finite numbers (nan only where there is no patch)"
             )
 
-    @property
-    def patches(self) -> float:
-        """P, the number of patches."""
-        return float(self._population.sum())
+    def own_attention(self) -> Floats:
+        """Weight that a row of class i puts on its own area, within [0, 1]. Shape (..., n)."""
+        return self._weights[..., 0] + (self.sizes - 1) * self._weights[..., 1]
 
-    def row_entropy(self) -> Floats:
-        """H of a row of class i, in nats, within [0, log P]. Shape (..., n)."""
-        return self._over_row(surprise(self._weights))
+    def nmi_bound(self) -> Floats:
+        """Least NMI of any map whose rows put as much on their own areas as these; see `bounds`. Shape (...).
 
-    def entropy(self) -> Floats:
-        """Mean entropy of the P rows, in nats, within [0, log P]; see `attention.entropy`. Shape (...)."""
-        return self._over_map(surprise(self._weights)) / self.patches
-
-    def information(self) -> Floats:
-        """Mutual information, in nats, within [0, log P]; see `attention.information`. Shape (...)."""
-        mean = self._as_keys(self._mean_row(self._weights))
-        return self._over_map(divergence(self._weights, mean)) / self.patches
-
-    def nmi(self) -> Floats:
-        """Normalised information, within [0, 1], 0 where H(ā) = 0; see `attention.nmi`. Shape (...)."""
-        H_mean = np.sum(self._population * surprise(self._mean_row(self._weights)), axis=-1)
-        scale = np.sqrt(math.log(self.patches) * np.maximum(H_mean, 0))
-        return np.where(H_mean > 0, self.information() / np.where(H_mean > 0, scale, 1), 0)[()]
-
-    def diversity(self) -> Floats:
-        """1 - mean cosine of two rows, within [0, 1]; see `attention.diversity`. Shape (...).
-
-        Raises InputError where P < 2.
+        Raises InputError where P < 2, as does `diversity_bound`.
         """
-        return self._scatter(self._weights / np.sqrt(self._over_row(self._weights**2))[..., None])
+        return self._bounded(nmi_lower_bound, 1 - self.own_attention())
 
-    def spread(self) -> Floats:
-        """Mean squared distance of two rows, within [0, 2]; see `attention.spread`. Shape (...).
+    def diversity_bound(self) -> Floats:
+        """Least diversity of any map whose rows have as much of their norm on their own areas; see `bounds`."""
+        squares = self._multiplicity * self._weights**2
+        return self._bounded(
+            diversity_lower_bound, np.sqrt(squares[..., 2:].sum(axis=-1) / squares.sum(axis=-1))
+        )
 
-        Raises InputError where P < 2.
+    def _bounded(self, bound: Callable[..., Floats], leaks: Floats) -> Floats:
+        leak = np.clip(leaks @ (self._population / self.patches), 0, 1)
+        return bound(self.sizes, leak, counts=self.counts)
+
+    def mean_over(self, to_itself: float, own: Floats, other: Floats) -> Floats:
+        """mean_p Σ_q a_pq f_pq of a function of pairs, such as their distance (`attention.distance`). Shape (...).
+
+        to_itself: f_pp. own (n,): mean of f over pairs of one area of class i. other (n, n): over pairs of different
+        areas of classes i and j. Where there are no such pairs, any finite number.
         """
-        return 2 * self._scatter(self._weights)
+        values = np.column_stack([np.full(self._n, to_itself), own, other])
+        return self._over_map(self._weights * values) / self.patches
 
     def effective_rank(self) -> Floats:
         """Effective rank, within [1, P], of the P singular values (docs/statistics.md, section 3)."""
@@ -166,6 +158,10 @@ class BlockMap:
         """Patches of each class, (n,)."""
         return self.sizes * self.counts
 
+    @property
+    def _keys(self) -> Floats:
+        return self._population
+
     @cached_property
     def _multiplicity(self) -> Floats:
         """Keys in each group, (n, n + 2)."""
@@ -179,22 +175,6 @@ class BlockMap:
         logits = np.concatenate([to_itself, self.own_logit[..., None], self.other_logit], axis=-1)
         return np.where(self._multiplicity > 0, logits, to_itself)
 
-    @cached_property
-    def _weights(self) -> Floats:
-        """Weight of one key of each group, (..., n, n + 2)."""
-        weights: Floats = np.exp(self._logits - self._logits.max(axis=-1, keepdims=True))
-        return weights / self._over_row(weights)[..., None]
-
-    def _over_row(self, groups: Floats) -> Floats:
-        """Sum over the keys of a row of each class, (..., n)."""
-        total: Floats = np.sum(self._multiplicity * groups, axis=-1)
-        return total
-
-    def _over_map(self, groups: Floats) -> Floats:
-        """Sum over all queries and keys, (...)."""
-        total: Floats = np.sum(self._population * self._over_row(groups), axis=-1)
-        return total
-
     def _by_class(self, groups: Floats) -> Floats:
         """Groups added up by the class of their keys, (..., n, n)."""
         own = groups[..., 0] + groups[..., 1]
@@ -204,17 +184,3 @@ class BlockMap:
         """A number for each class of keys, (..., n), as one for each group, (..., n, n + 2)."""
         own, other = per_class[..., :, None], per_class[..., None, :]
         return np.concatenate([own, own, np.broadcast_to(other, (*per_class.shape, self._n))], axis=-1)
-
-    def _mean_row(self, values: Floats) -> Floats:
-        """Mean over all queries of a row of `values`: equal for all keys of a class, (..., n)."""
-        share = self._population / self.patches
-        return share @ self._by_class(self._multiplicity * values) / self._population
-
-    def _scatter(self, values: Floats) -> Floats:
-        """Half the mean squared distance of two rows of `values`, Σ_i ‖a_i - ā‖² / (P - 1), (...)."""
-        if self.patches < 2:
-            raise InputError(
-                f"diversity and spread compare two patches; P = {self.patches:g}, give at least 2"
-            )
-        deviation = values - self._as_keys(self._mean_row(values))
-        return self._over_map(deviation**2) / (self.patches - 1)

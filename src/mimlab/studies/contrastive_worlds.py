@@ -30,27 +30,27 @@ def _contrastive(**objective: Any) -> dict[str, Any]:
 
 CONTRASTIVE_RUNS: tuple[Run, ...] = (
     Run(
-        "contrastive-apart",
+        "contrastive-random-start",
         "contrastive, Δ = 0.5, 16 classes of rows from random starts: all end on the global area",
         {"world": {**POSITIVE, **CLUSTERS}, "objective": _contrastive(), "dynamics": ALL_APART},
         ("attention",),
     ),
     Run(
-        "contrastive-apart-gap-negative",
+        "contrastive-random-start-gap-negative",
         "contrastive, Δ = -0.2, 16 classes of rows from random starts: all end on the global area",
         {"world": {**NEGATIVE, **CLUSTERS}, "objective": _contrastive(), "dynamics": ALL_APART},
         ("attention",),
     ),
     Run(
         "masked-beside-contrastive",
-        "masked, in the world of contrastive-apart: the own area, which has 4 patches (Υ/Φ ≈ 1/3)",
+        "masked, in the world of contrastive-random-start: the own area, which has 4 patches (Υ/Φ ≈ 1/3)",
         {"world": {**POSITIVE, **CLUSTERS}, "objective": {"mask_ratio": 0.5}},
         ("attention",),
         {"small position correlations": "fails"},
     ),
     Run(
         "masked-beside-contrastive-gap-negative",
-        "masked, in the world of contrastive-apart-gap-negative: the own area, which has 5 patches (Υ/Φ ≈ 1/4)",
+        "masked, in the world of contrastive-random-start-gap-negative: the own area, which has 5 patches (Υ/Φ ≈ 1/4)",
         {"world": {**NEGATIVE, **CLUSTERS}, "objective": {"mask_ratio": 0.5}},
         ("attention",),
         {"small position correlations": "fails"},

@@ -32,7 +32,7 @@ from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import InputError, RunDirectory, build, to_mapping, write_toml
 from mimlab.runs.checks import installed
 from mimlab.runs.tables import write_json, write_table
-from mimlab.studies import contrastive_worlds, copying, worlds
+from mimlab.studies import contrastive_worlds, copying, diversity, worlds
 from mimlab.studies.commands import command_for, scale_command_for
 from mimlab.studies.every_query import ask_photograph
 from mimlab.studies.explored import explore
@@ -100,6 +100,7 @@ def run_reproduce(
             (folder / name).mkdir()
         outcomes = run_jobs([compared, *jobs()], folder, progress)
         outcomes.append(_pretraining(training, folder, progress))
+        outcomes.append(diversity.beside_networks(outcomes, folder))
         photographs = [o for o in outcomes if o.job.startswith("photograph ")]
         outcomes.append(_survey([record for o in photographs for record in o.records], folder))
         order = {claim.name: place for place, claim in enumerate(CLAIMS)}
@@ -147,7 +148,7 @@ def jobs() -> list[Job]:
     runs = [partial(_run, one) for one in (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)]
     negatives = [partial(negatives_job, temperature) for temperature in contrastive_worlds.TEMPERATURES]
     first = [ask_photograph, explore, probe_at_work, boundary, between, partitions, _area_sizes]
-    return [*first, *series, *negatives, *photographs, *runs]
+    return [*diversity.jobs(), *first, *series, *negatives, *photographs, *runs]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:

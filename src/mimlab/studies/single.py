@@ -63,6 +63,7 @@ def simulate(
     query: str | int = "local",
     stop_attention: float = 0.99,
     start: float = 0.0,
+    start_alike: str = "areas",
     relax: Relaxation | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -77,7 +78,9 @@ def simulate(
     >>> run.summary["status"]
     'stopped'
     """
-    dynamics = Dynamics(engine, integrator, learning_rate, steps, draws, query, stop_attention, start)
+    dynamics = Dynamics(
+        engine, integrator, learning_rate, steps, draws, query, stop_attention, start, start_alike
+    )
     return simulate_config(
         SimulationConfig(world, objective or MaskedReconstruction(), dynamics, seed, relax or Relaxation()),
         progress,
@@ -97,7 +100,8 @@ def simulate_config(config: SimulationConfig, progress: Progress | None = None) 
     summary["claims"] = [verdict.as_dict() for verdict in judge(trajectory, summary)]
     if len(runs) > 1:
         summary["claims"] = [
-            verdict | {"world": f"query {verdict['query']}"} for verdict in summary["claims"]
+            verdict | {"world": "all queries" if verdict["query"] is None else f"query {verdict['query']}"}
+            for verdict in summary["claims"]
         ]
     summary |= {"seed": config.seed, "versions": versions(), "seconds": time.perf_counter() - began}
     return Simulation(config, trajectory, correlations, summary, layout, tuple(runs))

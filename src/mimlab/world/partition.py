@@ -78,10 +78,14 @@ def labelled(labels: Array) -> Partition:
 
 @dataclass(frozen=True)
 class Layout:
-    """Every cluster's partition: one Partition where all clusters share it, else one per cluster."""
+    """Every cluster's partition: one Partition where all clusters share it, else one per cluster.
+
+    grid: rows and columns, where the patches are a photograph's, numbered row by row; None where they have no plane.
+    """
 
     clusters: int
     partitions: tuple[Partition, ...]
+    grid: tuple[int, int] | None = None
 
     @property
     def shared(self) -> bool:

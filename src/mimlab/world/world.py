@@ -179,7 +179,8 @@ class World:
         """Every cluster's partition; ``seed`` matters for "random" only. Raises InputError where P needs a table."""
         base = self.base
         if (self.clusters == 1 and isinstance(self.partitions, str)) or self.partitions == "shared":
-            return Layout(self.clusters, (base,))
+            grid = None if self.image is None else self.photograph.grid
+            return Layout(self.clusters, (base,), grid)
         if self.partitions == "random":
             return Layout(self.clusters, scattered(base, self.clusters, seed))
         if self.partitions == "nested":
