@@ -35,14 +35,13 @@ class PointsEvidence:
         """Log-log fit of a quantity, or of its ratio to the one ``beside``, against P, against C_a - 1 where area sizes
         differ, or against (n+1)/n where the numbers of negatives do."""
         chosen = self.having(quantity, *([beside] if beside else []))
-        x = {
-            "patches": lambda p: p["patches"],
-            "area_size": lambda p: p["area_size"] - 1,
-            "negatives": lambda p: 1 + 1 / p["negatives"],
-        }[self.axis]
-        return fit_line(
-            [log(x(p)) for p in chosen], [log(p[quantity] / (p[beside] if beside else 1)) for p in chosen]
-        )
+        ratios = [p[quantity] / (p[beside] if beside else 1) for p in chosen]
+        return fit_line([log(self._along(p)) for p in chosen], [log(ratio) for ratio in ratios])
+
+    def _along(self, point: Mapping[str, Any]) -> float:
+        if self.axis == "patches":
+            return float(point["patches"])
+        return float(point["area_size"] - 1) if self.axis == "area_size" else 1 + 1 / point["negatives"]
 
     def having(self, *quantities: str) -> list[Mapping[str, Any]]:
         """Runs in which every quantity was measured, and is positive."""
