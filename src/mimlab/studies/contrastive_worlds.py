@@ -22,6 +22,7 @@ ALIKE = {
 NEGATIVES = (1, 2, 4, 8, 16)
 TEMPERATURES = (1.0, 4.0)  # of the series over negatives: similarities are some tenths
 _STAYS = {"contrastive global attention": "fails"}
+_LITTLE_TO_LOSE = {"contrastive NMI": "inconclusive"}  # at a start of 0.5 it is below the threshold (docs/claims.md)
 
 
 def _contrastive(**objective: Any) -> dict[str, Any]:
@@ -34,12 +35,14 @@ CONTRASTIVE_RUNS: tuple[Run, ...] = (
         "contrastive, Δ = 0.5, 16 classes of rows from random starts: all end on the global area",
         {"world": {**POSITIVE, **CLUSTERS}, "objective": _contrastive(), "dynamics": ALL_APART},
         ("attention",),
+        _LITTLE_TO_LOSE,
     ),
     Run(
         "contrastive-random-start-gap-negative",
         "contrastive, Δ = -0.2, 16 classes of rows from random starts: all end on the global area",
         {"world": {**NEGATIVE, **CLUSTERS}, "objective": _contrastive(), "dynamics": ALL_APART},
         ("attention",),
+        _LITTLE_TO_LOSE,
     ),
     Run(
         "masked-beside-contrastive",
