@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite, sqrt
 from typing import Any
 
@@ -107,7 +108,7 @@ def _place(evidence: LadderEvidence) -> Measurement:
 
 def _shared(evidence: LadderEvidence) -> Measurement:
     more = [_leads(rung) for rung in evidence.rungs]
-    places = [i for i, pair in enumerate(zip(more, more[1:], strict=False)) if pair == (False, True)]
+    places = [i for i, pair in enumerate(pairwise(more)) if pair == (False, True)]
     if len(places) != 1 or None in more or not isfinite(evidence.balance):
         return Measurement.missing("the ladder has no single place where the global area gains the lead")
     below, above = (evidence.rungs[places[0] + i] for i in (0, 1))

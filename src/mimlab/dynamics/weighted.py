@@ -41,7 +41,7 @@ from mimlab.world.row import Row, row_of
 
 Array = np.ndarray
 
-HORIZON = 1e3
+HORIZON = 1e2
 """Longest flow, in units of P / (γ(1-γ) E[z⁴]), the time that an own area of one patch takes: a row that shares its
 attention between two areas comes to rest there, and never stops."""
 LARGEST = 4_000_000
@@ -151,7 +151,7 @@ def _rows(
     if config.dynamics.engine == "mean-field" and not np.all((seen >= 1) & (sizes - seen >= 1)):
         raise InputError(
             f"dynamics: engine = mean-field with a weighted sum needs a patch seen and one masked in every area, in "
-            f"the mean; mask_ratio = {objective.mask_ratio} leaves less in areas of {sizes.min()}: use engine = sampled."
+            f"the mean; with mask_ratio = {objective.mask_ratio} areas of {sizes.min()} have less: use sampled."
         )
     found = [row_of(layout, query, config.world.max_cells) for query in queries]
     known = {_kind(row) for row in found}
