@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,6 @@ from mimlab.objectives.pairs import Pairs
 from mimlab.objectives.typed import TypedRows
 from mimlab.objectives.weighted import WeightedSum
 from mimlab.runs.errors import InputError
-from mimlab.world.latent import Latent
 from mimlab.world.partition import Layout
 from mimlab.world.row import Row, row_of
 
@@ -73,10 +73,20 @@ class WeightedRows:
         velocity = [
             part.velocity + self.weight * other for part, other in zip(parts, both.velocity, strict=True)
         ]
-        rows = [kind.rows for kind in self.contrastive.types]
-        loss = sum(number * part.loss for number, part in zip(rows, parts, strict=True))
         there = waited_for(parts[self.watched])
-        return Evaluation(loss + self.weight * both.loss, np.nan, np.concatenate(velocity), there, there)
+        loss = self._total([part.loss for part in parts], both.loss)
+        return Evaluation(loss, np.nan, np.concatenate(velocity), there, there)
+
+    def losses(self, states: Array, parts: Sequence[Evaluation]) -> Array:
+        """Loss of all rows at several states, (states, unknowns), from the masked rows' evaluations there."""
+        contrastive = [self.contrastive.loss([state[place] for place in self.places]) for state in states]
+        return self._total([part.loss for part in parts], np.array(contrastive))
+
+    def _total(self, masked: Sequence[Any], contrastive: Any) -> Any:
+        rows = [kind.rows for kind in self.contrastive.types]
+        return (
+            sum(number * loss for number, loss in zip(rows, masked, strict=True)) + self.weight * contrastive
+        )
 
 
 def waited_for(evaluated: Evaluation) -> Array:
@@ -122,8 +132,12 @@ def run_weighted(
         reach = [far if most <= far else 2 * most for most, far in zip(furthest, reach, strict=True)]
 
     def courses(followed: WeightedRows, path: Path) -> list[RowRun]:
-        loss = np.array([followed.evaluate(state).loss for state in path.states])
-        return [_course(followed, path, loss, place, config.world.latent) for place in types]
+        parts = [
+            row.evaluate(path.states[:, place])
+            for row, place in zip(followed.masked, followed.places, strict=True)
+        ]
+        loss = followed.losses(path.states, parts)
+        return [_course(followed, path, loss, parts, place, config.world.latent.mean) for place in types]
 
     replicates = []
     for number, pairs in enumerate(sets):
@@ -183,17 +197,17 @@ def _masked_draws(
     return sampled_replicates(row, latent, masked, config.dynamics.draws, config.seed, reach)
 
 
-def _course(followed: WeightedRows, path: Path, loss: Array, place: int, latent: Latent) -> RowRun:
-    """The course of the row of one type."""
-    part = followed.masked[place]
-    states = path.states[:, followed.places[place]]
-    evaluated = part.evaluate(states)
-    half_time = path.half_time if place == followed.watched else first_half(path.times, waited_for(evaluated))
-    known = Evaluation(
-        loss,
-        np.full(len(loss), np.nan),
-        evaluated.velocity,
-        evaluated.attention_own,
-        evaluated.attention_global,
-    )
-    return measured(part.row, replace(path, states=states, half_time=half_time), known, latent.mean)
+def _course(
+    followed: WeightedRows,
+    path: Path,
+    loss: Array,
+    parts: Sequence[Evaluation],
+    place: int,
+    mean_latent: float,
+) -> RowRun:
+    """The course of the row of one type: the whole loss, and attention as the masked objective measures it."""
+    row, found = followed.masked[place].row, parts[place]
+    half_time = path.half_time if place == followed.watched else first_half(path.times, waited_for(found))
+    own = replace(path, states=path.states[:, followed.places[place]], half_time=half_time)
+    known = replace(found, loss=loss, excess=np.full(len(loss), np.nan))
+    return measured(row, own, known, mean_latent)
