@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite, sqrt
+from math import isfinite, nan, sqrt
 from typing import Any
 
 from mimlab.claims.claim import Claim, Measurement, Threshold
@@ -54,12 +54,22 @@ def balance(patches: int, global_size: int, mask_ratio: float, clusters: int, ne
 
 def _is_on(rung: Mapping[str, Any], column: str) -> bool | None:
     """Whether the row is on an area at the end of a run; None where its 95% interval does not tell."""
-    value, error = rung[column], rung[f"{column}_se"]
-    if value is None or error is None or not (isfinite(value) and isfinite(error)):
-        return None
-    if value - SIGMAS * error >= NEARLY_ALL:
-        return True
-    return False if value + SIGMAS * error < NEARLY_ALL else None
+    return _exceeds(rung[column], SIGMAS * _error(rung, column), NEARLY_ALL)
+
+
+def _leads(rung: Mapping[str, Any]) -> bool | None:
+    """Whether the global area has more of the attention than the own one; None where that is not sure."""
+    width = SIGMAS * (_error(rung, _GLOBAL_SIDE) + _error(rung, _OWN_SIDE))
+    return _exceeds(rung[_GLOBAL_SIDE] - rung[_OWN_SIDE], width, 0.0)
+
+
+def _error(rung: Mapping[str, Any], column: str) -> float:
+    error = rung[f"{column}_se"]
+    return nan if error is None else float(error)
+
+
+def _exceeds(value: float, width: float, level: float) -> bool | None:
+    return True if value - width >= level else False if value + width < level else None
 
 
 def _unbroken(rungs: Sequence[Mapping[str, Any]], column: str) -> float | None:
@@ -85,8 +95,9 @@ def _width(evidence: LadderEvidence) -> Measurement:
     if isinstance(ends, str):
         return Measurement.missing(ends)
     own, everywhere = ends
-    surely = max(evidence.weights(_GLOBAL_SIDE, False)) / min(evidence.weights(_OWN_SIDE, False))
-    low, high = max(surely, 1.0), everywhere / own
+    first = min(evidence.weights(_OWN_SIDE, False), default=everywhere)
+    last = max(evidence.weights(_GLOBAL_SIDE, False), default=own)
+    low, high = max(last / first, 1.0), everywhere / own
     words = f"on its own area up to w = {own:.4g}, on the global one from w = {everywhere:.4g}"
     return Measurement(sqrt(low * high), low, high, words)
 
@@ -117,13 +128,6 @@ def _shared(evidence: LadderEvidence) -> Measurement:
     value = low * (high / low) ** (first / (first - last))
     words = f"equal shares at w = {value * evidence.balance:.4g}, between two rungs; own derivation: "
     return Measurement(value, low, high, words + f"{evidence.balance:.4g}")
-
-
-def _leads(rung: Mapping[str, Any]) -> bool | None:
-    """Whether the global area has more of the attention than the own one; None where that is not sure."""
-    lead = rung[_GLOBAL_SIDE] - rung[_OWN_SIDE]
-    width = SIGMAS * (rung[f"{_GLOBAL_SIDE}_se"] + rung[f"{_OWN_SIDE}_se"])
-    return None if not abs(lead) > width else lead > 0
 
 
 LADDER_CLAIMS: tuple[Claim[LadderEvidence], ...] = (

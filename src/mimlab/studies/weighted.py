@@ -12,6 +12,7 @@ import pyarrow as pa
 from mimlab.claims.catalogue import judge_ladder
 from mimlab.claims.weighted import LadderEvidence, balance
 from mimlab.dynamics.config import Dynamics, SimulationConfig
+from mimlab.dynamics.integrators import HALF
 from mimlab.objectives import WeightedSum
 from mimlab.runs import write_toml
 from mimlab.runs.tables import write_table
@@ -46,8 +47,11 @@ def climbed(config: SimulationConfig, weights: Sequence[float], folder: Path) ->
     assert isinstance(objective, WeightedSum)
     runs = [simulate_config(_weighing(config, weight)) for weight in weights]
     rungs = [_rung(run, weight) for run, weight in zip(runs, weights, strict=True)]
+    half = replace(config.dynamics, stop_attention=HALF)
+    if half.integrator == "flow":  # however long either takes
+        half = replace(half, learning_rate=None, steps=None)
     alone = [
-        simulate_config(replace(config, objective=part))
+        simulate_config(replace(config, objective=part, dynamics=half))
         for part in (objective.masked_part, objective.contrastive)
     ]
     masked, contrastive = (run.summary["half_time"] for run in alone)
