@@ -146,9 +146,9 @@ LADDER_CLAIMS: tuple[Claim[LadderEvidence], ...] = (
         "The weight at which a local row changes sides is the ratio of the two objectives' own half times.",
         "prediction C5",
         "the weight between both sides over T_half contrastive / T_half masked",
-        Threshold(low=1 / 3, high=3.0),
+        Threshold(low=0.33, high=3.0),
         _place,
-        "in [1/3, 3]",
+        "in [0.33, 3]",
         "The half times are leading-order estimates; a factor of 3 either way.",
     ),
     Claim(
