@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import takewhile
 from math import isfinite, nan, sqrt
 from typing import Any
 
@@ -73,12 +73,8 @@ def _exceeds(value: float, width: float, level: float) -> bool | None:
 
 
 def _unbroken(rungs: Sequence[Mapping[str, Any]], column: str) -> float | None:
-    found = None
-    for rung in rungs:
-        if _is_on(rung, column) is not True:
-            break
-        found = rung["contrastive_weight"]
-    return found
+    there = list(takewhile(lambda rung: _is_on(rung, column) is True, rungs))
+    return there[-1]["contrastive_weight"] if there else None
 
 
 def _ends(evidence: LadderEvidence) -> tuple[float, float] | str:
@@ -118,16 +114,20 @@ def _place(evidence: LadderEvidence) -> Measurement:
 
 
 def _shared(evidence: LadderEvidence) -> Measurement:
-    more = [_leads(rung) for rung in evidence.rungs]
-    places = [i for i, pair in enumerate(pairwise(more)) if pair == (False, True)]
-    if len(places) != 1 or None in more or not isfinite(evidence.balance):
-        return Measurement.missing("the ladder has no single place where the global area gains the lead")
-    below, above = (evidence.rungs[places[0] + i] for i in (0, 1))
-    low, high = (rung["contrastive_weight"] / evidence.balance for rung in (below, above))
-    first, last = (rung[_GLOBAL_SIDE] - rung[_OWN_SIDE] for rung in (below, above))
-    value = low * (high / low) ** (first / (first - last))
-    words = f"equal shares at w = {value * evidence.balance:.4g}, between two rungs; own derivation: "
-    return Measurement(value, low, high, words + f"{evidence.balance:.4g}")
+    below = list(takewhile(lambda rung: _leads(rung) is False, evidence.rungs))
+    above = list(takewhile(lambda rung: _leads(rung) is True, evidence.rungs[::-1]))
+    if not (below and above and isfinite(evidence.balance)):
+        return Measurement.missing(
+            "the ladder has no weights on either side of equal shares, or theory has no such"
+        )
+    last, first = below[-1], above[-1]
+    low, high = (rung["contrastive_weight"] / evidence.balance for rung in (last, first))
+    behind, ahead = (rung[_GLOBAL_SIDE] - rung[_OWN_SIDE] for rung in (last, first))
+    value = low * (high / low) ** (behind / (behind - ahead))
+    words = (
+        f"equal shares at about w = {value * evidence.balance:.4g}, own derivation: {evidence.balance:.4g}"
+    )
+    return Measurement(value, low, high, words)
 
 
 LADDER_CLAIMS: tuple[Claim[LadderEvidence], ...] = (
