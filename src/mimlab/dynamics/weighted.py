@@ -80,7 +80,8 @@ class WeightedRows:
     def losses(self, states: Array, parts: Sequence[Evaluation]) -> Array:
         """Loss of all rows at several states, (states, unknowns), from the masked rows' evaluations there."""
         contrastive = [self.contrastive.loss([state[place] for place in self.places]) for state in states]
-        return self._total([part.loss for part in parts], np.array(contrastive))
+        losses: Array = self._total([part.loss for part in parts], np.array(contrastive))
+        return losses
 
     def _total(self, masked: Sequence[Any], contrastive: Any) -> Any:
         rows = [kind.rows for kind in self.contrastive.types]
@@ -91,7 +92,8 @@ class WeightedRows:
 
 def waited_for(evaluated: Evaluation) -> Array:
     """Attention on the own or on the global area, whichever is larger; nan where every image is hopeless."""
-    return np.maximum(evaluated.attention_own, evaluated.attention_global)
+    larger: Array = np.maximum(evaluated.attention_own, evaluated.attention_global)
+    return larger
 
 
 def run_weighted(

@@ -52,7 +52,8 @@ class _Copies(NamedTuple):
     @property
     def own(self) -> Array:
         """A_{a,a}."""
-        return self.itself + self.beside
+        own: Array = self.itself + self.beside
+        return own
 
 
 class _Seen(NamedTuple):
@@ -220,7 +221,7 @@ def _pooled(kind: _Type, view: _Seen) -> Array:
 def _of_first_area(kind: _Type, view: _Seen) -> Array:
     """Attention of the rows of the type's first area on each area, mean over images; (J,)."""
     per_mass = sum(copy.weight[:, :1] / copy.Z[:, :1] for copy in view.copies)
-    found = np.mean(view.seen * per_mass, axis=0)
+    found: Array = np.mean(view.seen * per_mass, axis=0)
     found[kind.areas[0]] = np.mean(sum(copy.weight[:, 0] * copy.own[:, 0] for copy in view.copies))
     return found
 
@@ -232,7 +233,7 @@ def _pulls(kind: _Type, view: _Seen, z: Array, pull: Array) -> Array:
     Phi, Upsilon = np.zeros(n_phi), np.zeros(len(row.upsilon_tied))
     z_own, pull_own = z[:, kind.areas], pull[:, kind.areas]
     elsewhere = _without(view.seen * pull)[:, kind.areas]
-    lead = drag = 0.0  # of the other areas' masses
+    lead, drag = np.zeros_like(z_own), np.zeros_like(z_own)  # of the other areas' masses
     for copy in view.copies:
         weight = copy.weight / len(kind.areas)
         G = elsewhere / copy.Z + copy.own * pull_own
