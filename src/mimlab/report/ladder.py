@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from mimlab.report.numbers import format_number
 from mimlab.report.style import COLOURS, FAINT, new_figure, note, save, styled
@@ -39,6 +40,8 @@ def draw_ladder(rungs: Sequence[Mapping[str, Any]], path: str | Path, balance: f
         axes.set_ylim(-0.03, 1.03)
         if rungs:
             axes.set_xscale("log")
+            axes.set_xticks(weights, [format_number(weight) for weight in weights])
+            axes.xaxis.set_minor_locator(NullLocator())
         else:
             note(axes, "no runs")
         for area in ("own", "global"):
