@@ -148,7 +148,16 @@ def jobs() -> list[Job]:
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
     runs = [partial(_run, one) for one in (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)]
     negatives = [partial(negatives_job, temperature) for temperature in contrastive_worlds.TEMPERATURES]
-    first = [weighted_ladder, ask_photograph, explore, probe_at_work, boundary, between, partitions, _area_sizes]
+    first = [
+        weighted_ladder,
+        ask_photograph,
+        explore,
+        probe_at_work,
+        boundary,
+        between,
+        partitions,
+        _area_sizes,
+    ]
     return [*diversity.jobs(), *first, *series, *negatives, *photographs, *runs]
 
 
