@@ -25,6 +25,7 @@ from mimlab.studies.reproduction import Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, run_scale
 from mimlab.studies.survey import SURVEY_SCHEMA
 from mimlab.studies.sweep_points import RESULT_SCHEMA
+from mimlab.studies.weighted import RUNGS_SCHEMA
 from mimlab.training.watching import MAPS_SCHEMA, SCHEMA, SHARES_SCHEMA
 from mimlab.world.gap import area_statistics
 
@@ -36,6 +37,7 @@ SCHEMAS = {
     "rows.parquet": RESULT_SCHEMA,
     "survival.parquet": SURVIVAL_SCHEMA,
     "exponents.parquet": EXPONENTS_SCHEMA,
+    "rungs.parquet": RUNGS_SCHEMA,
     "gap.parquet": GAP_SCHEMA,
     "diversity.parquet": DIVERSITY_SCHEMA,
     "photographs.parquet": SURVEY_SCHEMA,

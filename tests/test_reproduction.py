@@ -270,8 +270,8 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
 
 def test_all_jobs_of_the_paper_are_there():
-    """One job a run, a series and a photograph, three for many worlds, one each for area sizes, the probe, the explorer
-    and the asked photograph; names do not clash in worlds/."""
+    """One job a run, a series and a photograph, three for many worlds, one each for area sizes, the probe, the
+    explorer, the asked photograph and the weighted sum; names do not clash in worlds/."""
     maps = [job.args[0] for job in diversity.jobs()]
     assert len(maps) == len(diversity.RUNS) + len(diversity.HELD_OUT)
     every = (
@@ -284,7 +284,7 @@ def test_all_jobs_of_the_paper_are_there():
     )
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
-    assert len(reproduction.jobs()) == 7 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
+    assert len(reproduction.jobs()) == 8 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
         reproduction.bundled_photographs()
     )
     known = {claim.name for claim in CLAIMS}

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mimlab.claims import judge
-    from mimlab.objectives import ContrastiveLearning, InContextLearning, MaskedReconstruction
+    from mimlab.objectives import (
+        ContrastiveLearning,
+        InContextLearning,
+        MaskedReconstruction,
+        WeightedSum,
+    )
     from mimlab.probing.capture import capture
     from mimlab.probing.layout import Layout
     from mimlab.runs import InputError
@@ -28,6 +33,7 @@ __all__ = [
     "Latent",
     "Layout",
     "MaskedReconstruction",
+    "WeightedSum",
     "World",
     "capture",
     "judge",
@@ -44,6 +50,7 @@ _HOMES = {
     "Latent": "mimlab.world",
     "Layout": "mimlab.probing.layout",
     "MaskedReconstruction": "mimlab.objectives",
+    "WeightedSum": "mimlab.objectives",
     "World": "mimlab.world",
     "capture": "mimlab.probing.capture",
     "judge": "mimlab.claims",

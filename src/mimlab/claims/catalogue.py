@@ -20,11 +20,13 @@ from mimlab.claims.rates import RATE_CLAIMS
 from mimlab.claims.rows import ROW_CLAIMS, RowEvidence
 from mimlab.claims.surveys import SURVEY_CLAIMS, SurveyEvidence
 from mimlab.claims.training import TRAINING_CLAIMS, TrainingEvidence
+from mimlab.claims.weighted import LADDER_CLAIMS, LadderEvidence
 
 CLAIMS: tuple[Claim[Any], ...] = (
     *ROW_CLAIMS,
     *CONTRASTIVE_CLAIMS,
     *COPYING_CLAIMS,
+    *LADDER_CLAIMS,
     *MAP_CLAIMS,
     *POINT_CLAIMS,
     *RATE_CLAIMS,
@@ -49,7 +51,7 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     """
     query = np.asarray(trajectory["query"])
     numbers = {name: np.asarray(trajectory[name].to_numpy(), dtype=float) for name in trajectory.column_names}
-    special = {"contrastive": CONTRASTIVE_CLAIMS, "in-context": IN_CONTEXT_CLAIMS}
+    special = {"contrastive": CONTRASTIVE_CLAIMS, "in-context": IN_CONTEXT_CLAIMS, "weighted": ()}
     claims = special.get(summary["objective"], ROW_CLAIMS)
     verdicts, rows = [], []
     for facts in summary["queries"]:
@@ -68,6 +70,11 @@ def judge_points(evidence: PointsEvidence) -> list[Verdict]:
 def judge_grid(evidence: GridEvidence) -> list[Verdict]:
     """Verdicts on many worlds together."""
     return _judged(GRID_CLAIMS, evidence)
+
+
+def judge_ladder(evidence: LadderEvidence) -> list[Verdict]:
+    """Verdicts on runs that differ in the weight of the contrastive objective."""
+    return _judged(LADDER_CLAIMS, evidence)
 
 
 def judge_survey(evidence: SurveyEvidence) -> list[Verdict]:

@@ -9,6 +9,7 @@ from mimlab.dynamics.relax import Relaxation
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.in_context import InContextLearning
 from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.objectives.weighted import WeightedSum
 from mimlab.runs.checks import finite_number, whole_number
 from mimlab.runs.errors import InputError
 from mimlab.world.world import World
@@ -17,7 +18,7 @@ ENGINES = ("enumerated", "sampled", "mean-field", "dense")
 INTEGRATORS = ("flow", "descent")
 QUERIES = ("local", "global", "all")
 STARTS_ALIKE = ("areas", "nothing")
-Objective = MaskedReconstruction | ContrastiveLearning | InContextLearning
+Objective = MaskedReconstruction | ContrastiveLearning | InContextLearning | WeightedSum
 FEWEST_DRAWS = 64
 MOST_STEPS, LONGEST_TIME = 10**15, 1e300
 
@@ -39,8 +40,8 @@ class Dynamics:
     query
         "local", "global", "all" (one per class of interchangeable queries) or a patch index.
     stop_attention
-        A row is done when its attention on its own area, or with the contrastive objective on the global one, reaches
-        this (in (0, 1]; 1 is never reached).
+        A row is done when its attention on its own area, with the contrastive objective on the global one, with a
+        weighted sum on either, reaches this (in (0, 1]; 1 is never reached).
     start
         Standard deviation of the entries of Q at the start; other than 0 for the contrastive objective or the dense
         engine only.

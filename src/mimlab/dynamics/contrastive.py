@@ -130,15 +130,7 @@ def run_contrastive(
     """
     objective, dynamics = config.objective, config.dynamics
     assert isinstance(objective, ContrastiveLearning)
-    if dynamics.engine not in ("sampled", "mean-field"):
-        raise InputError(
-            f"dynamics: engine = {dynamics.engine} is for the masked objective; use sampled or mean-field."
-        )
-    if dynamics.draws // REPLICATES <= objective.negatives:
-        raise InputError(
-            f"dynamics: draws = {dynamics.draws} in {REPLICATES} replicates leave no {objective.negatives} other "
-            "images to be negatives; draw more, or give fewer negatives."
-        )
+    check_taken(config, objective)
     apart = dynamics.start > 0
     classes = ROWS_APART if apart else 1
     if apart and dynamics.query == "all":
@@ -152,17 +144,7 @@ def run_contrastive(
 
     first, *seeds = np.random.SeedSequence(config.seed).spawn(REPLICATES + 1)
     start = dynamics.start * np.random.default_rng(first).standard_normal(classes * len(cells.tied))
-    sets = [
-        drawn_pairs(
-            cells,
-            config.world.latent,
-            objective,
-            dynamics.draws // REPLICATES,
-            np.random.default_rng(seed),
-            dynamics.engine == "sampled",
-        )
-        for seed in seeds
-    ]
+    sets = drawn_sets(config, cells, objective, seeds)
     share = np.full(classes, 1 / classes)
     watched = queries[0] % classes
     whole, *parts = (
@@ -184,6 +166,35 @@ def run_contrastive(
     return [
         replace(with_errors(run, others), together=together)
         for run, *others in zip(courses(whole, path), *replicates, strict=True)
+    ]
+
+
+def check_taken(config: SimulationConfig, objective: ContrastiveLearning) -> None:
+    """Raises InputError for an engine that does not take the objective, and for draws too few for its negatives."""
+    dynamics = config.dynamics
+    if dynamics.engine not in ("sampled", "mean-field"):
+        raise InputError(
+            f"dynamics: engine = {dynamics.engine} is for the masked objective; use sampled or mean-field."
+        )
+    if dynamics.draws // REPLICATES <= objective.negatives:
+        raise InputError(
+            f"dynamics: draws = {dynamics.draws} in {REPLICATES} replicates leave no {objective.negatives} other "
+            "images to be negatives; draw more, or give fewer negatives."
+        )
+
+
+def drawn_sets(
+    config: SimulationConfig,
+    cells: Cells,
+    objective: ContrastiveLearning,
+    seeds: Sequence[np.random.SeedSequence],
+) -> list[Pairs]:
+    """Pairs of every replicate, as many in all as the configuration draws."""
+    images, masks = config.dynamics.draws // REPLICATES, config.dynamics.engine == "sampled"
+    generators = (np.random.default_rng(seed) for seed in seeds)
+    return [
+        drawn_pairs(cells, config.world.latent, objective, images, generator, masks)
+        for generator in generators
     ]
 
 

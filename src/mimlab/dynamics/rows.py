@@ -17,6 +17,7 @@ from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.in_context import InContextLearning
 from mimlab.objectives.kernel import Evaluation, RowObjective
 from mimlab.objectives.masked import MaskedReconstruction
+from mimlab.objectives.weighted import WeightedSum
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
 from mimlab.world.row import Row, joint_cells, row_of
@@ -70,7 +71,7 @@ def queries_of(layout: Layout, query: str | int, max_cells: int) -> list[int]:
         if base.areas < 2:
             raise InputError("dynamics: query = local, but the world has no local area; use query = global.")
         return [base.first_patch(1)]
-    found = _class_representatives(layout, max_cells)
+    found = class_representatives(layout, max_cells)
     if len(found) > MOST_QUERIES:
         raise InputError(
             f"dynamics: query = all would run {len(found)} rows, one per class of interchangeable queries; at most "
@@ -79,7 +80,8 @@ def queries_of(layout: Layout, query: str | int, max_cells: int) -> list[int]:
     return found
 
 
-def _class_representatives(layout: Layout, max_cells: int) -> list[int]:
+def class_representatives(layout: Layout, max_cells: int) -> list[int]:
+    """A patch of each class of interchangeable queries, in order of the first."""
     if layout.shared:
         base = layout.partitions[0]
         first: dict[tuple[bool, int], int] = {}
@@ -107,6 +109,10 @@ def run_rows(config: SimulationConfig, progress: Progress | None = None) -> list
         from mimlab.dynamics.in_context import run_in_context
 
         return run_in_context(config, layout, queries, progress)
+    if isinstance(config.objective, WeightedSum):
+        from mimlab.dynamics.weighted import run_weighted
+
+        return run_weighted(config, layout, queries, progress)
     if config.dynamics.engine == "dense":
         from mimlab.dynamics.dense_rows import run_dense
 

@@ -113,7 +113,7 @@ class PairsObjective:
         cells, pairs, objective = self.cells, self.pairs, self.objective
         first, second = self._attention(state, 0), self._attention(state, 1)
         f, other = (self._pooled(attention) for attention in (first, second))
-        loss, B = _contrast(f, other, pairs, objective)
+        loss, B = contrast(f, other, pairs, objective)
 
         pull = pairs.latent * B  # z_j B_j, (D, J)
         G = np.einsum("rdj,dj->rd", first, pull)
@@ -208,7 +208,7 @@ class PairsObjective:
         return np.where(self.cells.phi >= 0, means, np.nan)
 
 
-def _contrast(f: Array, other: Array, pairs: Pairs, objective: ContrastiveLearning) -> tuple[float, Array]:
+def contrast(f: Array, other: Array, pairs: Pairs, objective: ContrastiveLearning) -> tuple[float, Array]:
     """The loss without the regulariser, and B, (D, J), from the pooled outputs of both views, (D, J)."""
     tau = objective.temperature
     same = pairs.cluster[pairs.negatives] == pairs.cluster[:, None]  # (D, n)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mimlab.report.explorer import explorer_section
     from mimlab.report.exponents import draw_exponents
     from mimlab.report.gaps import draw_gap
+    from mimlab.report.ladder import draw_ladder
     from mimlab.report.numbers import format_interval, format_number
     from mimlab.report.page import Section, write_page
     from mimlab.report.pages import reproduce_page, simulation_page
@@ -31,6 +32,7 @@ __all__ = [
     "draw_excess_loss",
     "draw_exponents",
     "draw_gap",
+    "draw_ladder",
     "draw_rates",
     "draw_segmentation",
     "draw_survey",
@@ -51,6 +53,7 @@ _HOMES = {
     "draw_excess_loss": "trajectories",
     "draw_exponents": "exponents",
     "draw_gap": "gaps",
+    "draw_ladder": "ladder",
     "draw_rates": "rates",
     "draw_segmentation": "photographs",
     "draw_survey": "survey",

@@ -54,6 +54,7 @@ from mimlab.studies.single import (
 from mimlab.studies.survey import SURVEY_SCHEMA, survey_config, survey_photograph, survey_queries
 from mimlab.studies.trained import chosen, collect, statuses, train
 from mimlab.studies.training_verdicts import NETWORKS, not_recorded, pretraining, recorded
+from mimlab.studies.weighted import weighted_ladder
 from mimlab.world.photograph import bundled_photographs
 from mimlab.world.world import World
 
@@ -147,7 +148,16 @@ def jobs() -> list[Job]:
     photographs = [partial(_photograph, name, str(path)) for name, path in bundled_photographs().items()]
     runs = [partial(_run, one) for one in (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)]
     negatives = [partial(negatives_job, temperature) for temperature in contrastive_worlds.TEMPERATURES]
-    first = [ask_photograph, explore, probe_at_work, boundary, between, partitions, _area_sizes]
+    first = [
+        weighted_ladder,
+        ask_photograph,
+        explore,
+        probe_at_work,
+        boundary,
+        between,
+        partitions,
+        _area_sizes,
+    ]
     return [*diversity.jobs(), *first, *series, *negatives, *photographs, *runs]
 
 
