@@ -30,7 +30,7 @@ def test_python_prints_what_the_readme_says():
 
 
 def test_there_is_a_command_of_each_kind():
-    kinds = {"simulate", "gap", "scale", "reproduce", "probe", "pretrain", "compare"}
+    kinds = {"simulate", "gap", "scale", "sweep", "reproduce", "probe", "pretrain", "compare"}
     assert {command.split()[0] for command in COMMANDS} == kinds
 
 
