@@ -19,9 +19,9 @@ from mimlab.runs.schema import Key, keys
 from mimlab.studies.diversity import SCHEMA as DIVERSITY_SCHEMA
 from mimlab.studies.every_query import PHOTOGRAPH_SCHEMA
 from mimlab.studies.explored import EXPLORER_SCHEMA
+from mimlab.studies.outcomes import Setting
 from mimlab.studies.photographs import GAP_SCHEMA, gap_summary
 from mimlab.studies.rates import EXPONENTS_SCHEMA, run_rates
-from mimlab.studies.reproduction import Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, run_scale
 from mimlab.studies.survey import SURVEY_SCHEMA
 from mimlab.studies.sweep_points import RESULT_SCHEMA

@@ -15,7 +15,7 @@ from mimlab.cli import application
 from mimlab.cli.session import run as type_in
 from mimlab.runs import read_toml
 from mimlab.runs.tables import read_json, read_table
-from mimlab.studies import copying, reproduction
+from mimlab.studies import copying, world_jobs
 
 pytest.importorskip("torch")
 
@@ -125,7 +125,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
 
 def test_reproduce_without_torch_judges_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(copying, "find_spec", lambda name: None)
-    outcome = reproduction._run(copying.RUNS[0], tmp_path)
+    outcome = world_jobs.run_job(copying.RUNS[0], tmp_path)
     assert {verdict["verdict"] for verdict in outcome.verdicts} == {"inconclusive"}
     assert {verdict["expected"] for verdict in outcome.verdicts} == {"inconclusive"}
     assert "PyTorch" in outcome.verdicts[-1]["evidence"]

@@ -25,7 +25,7 @@ from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.report.explorer import MEASURES, kept
 from mimlab.report.numbers import format_number
 from mimlab.runs.tables import read_table
-from mimlab.studies import every_query, explored, reproduction, training_verdicts, worlds
+from mimlab.studies import every_query, explored, reproduction, training_verdicts, world_jobs, worlds
 from mimlab.studies.outcomes import Outcome
 from mimlab.world.photograph import bundled_photographs
 from mimlab.world.row import row_of
@@ -56,9 +56,9 @@ def folder(tmp_path_factory) -> Path:
         patch.setattr(explored, "GRIDS", (MASKED, CONTRASTIVE))
         patch.setattr(explored, "PATCHES", 200)
         patch.setattr(explored, "DRAWS", 64)
-        work = [every_query.ask_photograph, explored.explore, partial(reproduction._run, ONE_RUN)]
+        work = [every_query.ask_photograph, explored.explore, partial(world_jobs.run_job, ONE_RUN)]
         patch.setattr(reproduction, "jobs", lambda: work)
-        patch.setattr(reproduction, "_survey", lambda *_: Outcome("survey"))
+        patch.setattr(world_jobs, "survey", lambda *_: Outcome("survey"))
         patch.setattr(training_verdicts, "RECORDED", home)  # where nothing is
         reproduction.run_reproduce(home / "out", command="mimlab reproduce --out runs/reproduce")
     return home / "out"

@@ -28,9 +28,13 @@ from mimlab.studies import (
     rate_jobs,
     reproduction,
     training_verdicts,
+    weighted,
+    world_jobs,
     worlds,
 )
-from mimlab.studies.reproduction import Outcome, run_jobs, run_reproduce
+from mimlab.studies.outcomes import Outcome
+from mimlab.studies.reproduction import run_jobs, run_reproduce
+from mimlab.world.world import World
 
 RECORD = {
     *("claim", "query", "statement", "source", "quantity", "value", "low", "high"),
@@ -85,14 +89,17 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(diversity, "RUNS", (ONE_MAP,))
         patch.setattr(diversity, "HELD_OUT", ())
         patch.setattr(worlds, "LOCAL_AND_LARGE", {"patches": 300, "global_exponent": 0.8})
-        patch.setattr(reproduction, "SHOWN", ("square",))
+        patch.setattr(world_jobs, "SHOWN", ("square",))
         patch.setattr(rate_jobs, "WORLDS", 4)
+        patch.setattr(weighted, "WEIGHTS", (1.0, 2.0))
+        patch.setattr(weighted, "WORLD", World(area_sizes=(20, 6, 6), clusters=2))
+        patch.setattr(weighted, "DYNAMICS", replace(weighted.DYNAMICS, draws=64, steps=20))
         patch.setattr(rate_jobs, "AXES", (Axis("world.global_exponent", (0.6, 0.75)), *rate_jobs.AXES[1:2]))
         patch.setattr(probe_at_work, "AREA_SIZES", (6, 4, 4, 2))
         patch.setattr(
             probe_at_work, "SIZES", probe_at_work.SIZES | {"image_size": 64, "num_hidden_layers": 2}
         )
-        for module in (reproduction, every_query):
+        for module in (world_jobs, every_query):
             patch.setattr(module, "bundled_photographs", lambda: {"square": home / "square.png"})
         patch.setattr(every_query, "ASKED", "square")
         patch.setattr(training_verdicts, "RECORDED", home)  # where nothing is; see test_recorded_training.py
@@ -114,6 +121,7 @@ def test_every_verdict_is_complete(reproduced):
         "between",
         "partitions",
         "photographs",
+        "weighted-sum",
         "simulated layer",
         "published models",
         "networks on photographs",
@@ -164,6 +172,7 @@ def test_the_folder_holds_every_run(reproduced):
         "one-series",
         "photograph-square",
         "photograph.parquet",
+        "weighted-sum",
     }
     assert read_json(folder / "worlds/one-run/summary.json")["patches"] == 120
     assert read_table(folder / "worlds/one-run/trajectory.parquet").num_rows == 21
@@ -174,6 +183,7 @@ def test_the_folder_holds_every_run(reproduced):
     assert read_json(folder / "summary.json") == summary
     assert summary["runs"] == {
         "boundary": ["stopped"] * 18,
+        "weighted-sum": ["horizon", "horizon", "stopped", "stopped"],
         "between": ["stopped"] * 4,
         "partitions": ["stopped"] * 4,
         "area-sizes": ["stopped"] * 3,
@@ -217,10 +227,10 @@ def test_the_probe_needs_no_weights_to_be_shown(reproduced):
 
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == pytest.approx([n / 12 for n in range(1, 13)])
+    assert [share for share, _ in told] == pytest.approx([n / 13 for n in range(1, 14)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
-        *("boundary", "between", "partitions", "diversity one-map"),
+        *("boundary", "between", "partitions", "diversity one-map", "weighted-sum"),
         *("the probe at work", "published models", "explorer", "every patch of square"),
     }
 
@@ -250,6 +260,7 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
         "one-run": "simulate",
         "one-series": "scale",
         "boundary": "scale",
+        "weighted-sum": "simulate",
         **dict.fromkeys(
             (
                 *("area-sizes", "photographs", "simulated layer"),
@@ -285,7 +296,7 @@ def test_all_jobs_of_the_paper_are_there():
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
     assert len(reproduction.jobs()) == 8 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
-        reproduction.bundled_photographs()
+        world_jobs.bundled_photographs()
     )
     known = {claim.name for claim in CLAIMS}
     for one in every:
@@ -322,7 +333,7 @@ def test_a_run_that_failed_is_the_status_of_all(tmp_path, monkeypatch):
         Outcome("b", statuses=["stopped", "failed: the solver gave up"]),
     ]
     monkeypatch.setattr(reproduction, "jobs", lambda: [lambda _, one=one: one for one in outcomes])
-    monkeypatch.setattr(reproduction, "_survey", lambda records, folder: Outcome("survey"))
+    monkeypatch.setattr(world_jobs, "survey", lambda records, folder: Outcome("survey"))
     assert run_reproduce(tmp_path / "out")["status"] == "failed: the solver gave up"
 
 

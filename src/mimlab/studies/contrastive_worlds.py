@@ -22,7 +22,9 @@ ALIKE = {
 NEGATIVES = (1, 2, 4, 8, 16)
 TEMPERATURES = (1.0, 4.0)  # of the series over negatives: similarities are some tenths
 _STAYS = {"contrastive global attention": "fails"}
-_LITTLE_TO_LOSE = {"contrastive NMI": "inconclusive"}  # at a start of 0.5 it is below the threshold (docs/claims.md)
+_LITTLE_TO_LOSE = {
+    "contrastive NMI": "inconclusive"
+}  # at a start of 0.5 it is below the threshold (docs/claims.md)
 
 
 def _contrastive(**objective: Any) -> dict[str, Any]:
