@@ -34,6 +34,7 @@ from mimlab.studies.probe_at_work import probe_at_work
 from mimlab.studies.published import compare_published, find_published, published_command
 from mimlab.studies.rate_jobs import between, boundary, partitions
 from mimlab.studies.single import versions
+from mimlab.studies.survived import survived
 from mimlab.studies.trained import chosen, collect, statuses, train
 from mimlab.studies.training_verdicts import NETWORKS, not_recorded, pretraining, recorded
 from mimlab.studies.weighted import weighted_ladder
@@ -121,7 +122,7 @@ def comparison(published: Sequence[str], images: Sequence[Path] | None) -> Job:
 def jobs() -> list[Job]:
     """All jobs that need no weights, those that take long first."""
     first = [*diversity.jobs(), weighted_ladder, ask_photograph, explore, probe_at_work]
-    return [*first, boundary, between, partitions, *world_jobs.jobs()]
+    return [*first, boundary, between, partitions, *world_jobs.jobs(), survived]
 
 
 def run_jobs(work: Sequence[Job], folder: Path, progress: Progress | None = None) -> list[Outcome]:
