@@ -1,7 +1,8 @@
 """Keep what the sweeps of the survival table found: `python benchmarks/record_survival.py SURVIVAL ADAM`.
 
-Copies survival.parquet of `mimlab.studies.survival.survival_command`'s run and rows.parquet of both runs into the package,
-from where `mimlab reproduce` shows the table, and writes beside them from which code, when and on which machine.
+Copies survival.parquet of `mimlab.studies.survival.survival_command`'s run and rows.parquet of both runs into the
+package, from where `mimlab reproduce` shows the table, and writes beside them from which code, when and on which
+machine.
 --commit: of the code that ran, where it is not the one that is checked out.
 """
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimlab import InputError, Latent
+from mimlab import InputError, Latent, World, simulate
 from mimlab.world.rates import growth_constant, reduced_half_time
 
 
@@ -69,6 +69,27 @@ def test_half_is_never_reached_where_half_of_the_images_show_nothing():
 
 def test_an_area_that_holds_half_of_the_image_needs_no_time():
     assert reduced_half_time(100, 100, 0.25, Latent(low=1, high=1)) == 0.0
+
+
+@pytest.mark.parametrize("clusters", [2, 4, 8])
+def test_clusters_take_so_many_times_as_long(clusters):
+    """One image in K moves the features of a cluster, all of them move positions: Υ/Φ = K/(C_a - 1) of the logit."""
+    alone, many = (
+        simulate(World(10_000, 0.9, 0.3, clusters=k), engine="mean-field", stop_attention=0.5).summary
+        for k in (1, clusters)
+    )
+    (query,) = many["queries"]
+    assert query["predicted_half_time"] == pytest.approx(
+        clusters * alone["queries"][0]["predicted_half_time"]
+    )
+    latent, size = Latent(low=1, high=1), query["area_size"]
+    assert reduced_half_time(1e4, size, 0.75, latent, clusters) == pytest.approx(
+        clusters * reduced_half_time(1e4, size, 0.75, latent)
+    )
+    by_positions = (1 + clusters / (size - 1)) / (1 + 1 / (size - 1))
+    assert many["half_time"] == pytest.approx(clusters * alone["half_time"] / by_positions, rel=0.02)
+    (verdict,) = [one for one in many["claims"] if one["claim"] == "half-attention time"]
+    assert verdict["verdict"] == "holds"
 
 
 def test_a_bad_size_is_refused():

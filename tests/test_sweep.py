@@ -203,7 +203,7 @@ def test_rows_that_are_there_do_not_run_again(address, no_page, tmp_path, monkey
     with pytest.raises(InputError, match="holds an interrupted sweep; go on with --resume"):
         run_sweep(plan, tmp_path / "run", scheduler=address)
     other = Plan.read(SMALL, ["objective.mask_ratio=0.25,0.5,0.7"])
-    with pytest.raises(InputError, match="begun with another axes; --resume needs the same"):
+    with pytest.raises(InputError, match="begun with other axes; --resume needs the same"):
         run_sweep(other, tmp_path / "run", scheduler=address, resume=True)
     sent: list[str] = []
 

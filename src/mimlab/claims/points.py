@@ -48,7 +48,7 @@ class PointsEvidence:
         return [p for p in self.points if all(p.get(q) is not None and p[q] > 0 for q in quantities)]
 
     def constant(self) -> Line | None:
-        """Log of the half-attention time over I P/(γ(1-γ)C_a), fitted by 1 and 1/log P: ``at_zero`` is the log of the
+        """Log of the half-attention time over I K P/(γ(1-γ)C_a), fitted by 1 and 1/log P: ``at_zero`` is the log of the
         constant for P → ∞."""
         chosen = self.having("half_time", "leading_half_time")
         return fit_line(

@@ -25,7 +25,7 @@ def _constant(evidence: PointsEvidence) -> Measurement:
     ends = [
         p["half_time"] / p["leading_half_time"] for p in evidence.having("half_time", "leading_half_time")
     ]
-    words = f"T_half / (I P/(γ(1-γ)C_a)) goes from {ends[0]:.3g} to {ends[-1]:.3g} over {line.points} runs"
+    words = f"T_half / (I K P/(γ(1-γ)C_a)) goes from {ends[0]:.3g} to {ends[-1]:.3g} over {line.points} runs"
     low, value, high = (exp(line.at_zero + side * line.at_zero_width) for side in (-1, 0, 1))
     return Measurement(value, low, high, words)
 
@@ -68,9 +68,9 @@ RATE_CLAIMS: tuple[Claim[PointsEvidence], ...] = (
     ),
     Claim(
         "constant of local half time",
-        "The half-attention time of a local patch tends to I P/(γ(1-γ)C_a), I = ∫ dΦ/E[z³e^{zΦ}], for any latents.",
+        "The half-attention time of a local patch tends to I K P/(γ(1-γ)C_a), I = ∫ dΦ/E[z³e^{zΦ}], for any latents.",
         "derivations, section 'Half attention for any law of latents'",
-        "T_half / (I P/(γ(1-γ)C_a)) for P → ∞, fitted with a term in 1/log P",
+        "T_half / (I K P/(γ(1-γ)C_a)) for P → ∞, fitted with a term in 1/log P",
         Threshold(low=0.8, high=1.25),
         when(_solved, _constant),
         "in [0.8, 1.25]",

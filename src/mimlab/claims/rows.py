@@ -211,7 +211,7 @@ def _half_time(row: RowEvidence) -> Measurement | None:
     predicted = row.facts["predicted_half_time"] / scale
     error = row.facts["half_time_se"]
     width = 0.0 if row.summary["engine"] in EXACT else np.nan if error is None else SIGMAS * error
-    words = f"T_half = {half:.4g}; P/(γ(1-γ)C_a) = {predicted:.4g}"
+    words = f"T_half = {half:.4g}; K P/(γ(1-γ)C_a) = {predicted:.4g}"
     return Measurement(half / predicted, (half - width) / predicted, (half + width) / predicted, words)
 
 
@@ -337,9 +337,9 @@ ROW_CLAIMS: tuple[Claim[RowEvidence], ...] = (
     ),
     Claim(
         "half-attention time",
-        "A local patch reaches half attention at about P/(γ(1-γ)C_a).",
+        "A local patch reaches half attention at about K P/(γ(1-γ)C_a).",
         "theory, section 5 (constant latents; own derivation)",
-        "T_half / (P/(γ(1-γ)C_a))",
+        "T_half / (K P/(γ(1-γ)C_a))",
         Threshold(low=0.5, high=2.0),
         _half_time,
         "in [0.5, 2]",

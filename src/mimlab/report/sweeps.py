@@ -22,6 +22,9 @@ from mimlab.claims.survival import SILENT, vote
 from mimlab.report.numbers import format_number
 from mimlab.report.style import FAINT, INK, new_figure, note, save, styled
 
+SAME = 1e-3
+"""Relative difference below which the values of a map are taken as one."""
+
 QUANTITIES = {
     "half_time": ("half-attention time", "#0072B2"),
     "attention_own": ("final own attention", "#009E73"),
@@ -128,6 +131,10 @@ def draw_plane(rows: pa.Table, x: str, y: str, path: str | Path) -> Figure:
                 words.append(f"{name}: no value.")
                 continue
             low, high = float(known.min()), float(known.max())
+            if high - low <= SAME * abs(
+                high
+            ):  # what the solver leaves, such as where runs stop at one attention
+                low, high = low - SAME * abs(low), high + SAME * abs(high)
             norm = LogNorm(low, high) if low > 0 and high / low > 20 else Normalize(low, high)
             if _scattered(across, up, rows):
                 drawn: Any = axes.scatter(

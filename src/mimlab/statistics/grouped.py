@@ -43,7 +43,8 @@ class GroupedMap(ABC):
         """Normalised information, within [0, 1], 0 where H(ā) = 0; see `attention.nmi`. Shape (...)."""
         H_mean = np.sum(self._keys * surprise(self._mean_row(self._weights)), axis=-1)
         scale = np.sqrt(math.log(self.patches) * np.maximum(H_mean, 0))
-        return np.where(H_mean > 0, self.information() / np.where(H_mean > 0, scale, 1), 0)[()]
+        found = np.where(H_mean > 0, self.information() / np.where(H_mean > 0, scale, 1), 0)
+        return np.maximum(found, 0)[()]  # rounding
 
     def diversity(self) -> Floats:
         """1 - mean cosine of two rows, within [0, 1]; see `attention.diversity`. Shape (...).

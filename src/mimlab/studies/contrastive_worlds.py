@@ -11,6 +11,7 @@ from mimlab.studies.worlds import VARYING, Run, Series
 
 POSITIVE = {"patches": 200, "global_exponent": 0.9, "local_exponent": 0.3}  # Δ = 0.5
 NEGATIVE = {"patches": 200, "global_exponent": 0.55, "local_exponent": 0.3}  # Δ = -0.2
+LARGE = {"area_sizes": [104, *[24] * 4]}
 CLUSTERS = {"clusters": 4, "latent": VARYING}
 ALL_APART = {"engine": "mean-field", "draws": 512, "start": 0.5, "query": "all"}
 ALIKE = {
@@ -71,15 +72,21 @@ CONTRASTIVE_RUNS: tuple[Run, ...] = (
         ("attention",),
     ),
     Run(
+        "contrastive-large-areas",
+        "contrastive, local areas of 24 of 200 patches: they begin with 0.06 of the attention, and lose it",
+        {"world": {**LARGE, **CLUSTERS}, "objective": _contrastive(), "dynamics": ALIKE},
+        ("attention",),
+    ),
+    Run(
         "contrastive-one-cluster",
-        "contrastive, one cluster, constant latents: images differ in their masks alone, and nothing is learned",
+        "contrastive, the same areas, one cluster, constant latents, mean counts: images are all alike",
         {
-            "world": POSITIVE,
+            "world": LARGE,
             "objective": _contrastive(),
-            "dynamics": {"draws": 256, "integrator": "descent", "learning_rate": 1000.0, "steps": 200},
+            "dynamics": {"engine": "mean-field", "draws": 256, "learning_rate": 1.0, "steps": 1_000_000},
         },
         ("attention",),
-        _STAYS,
+        {**_STAYS, "contrastive training leaves the own area": "fails"},
     ),
     Run(
         "contrastive-cold",

@@ -106,9 +106,10 @@ def _foretold(config: SimulationConfig, facts: Mapping[str, Any]) -> tuple[float
         return None, None
     world, ratio = config.world, config.objective.mask_ratio
     leading = growth_constant(world.latent) * predicted_half_time(
-        world.patches_total, facts["area_size"], ratio
+        world.patches_total, facts["area_size"], ratio, world.clusters
     )
-    return leading, reduced_half_time(world.patches_total, facts["area_size"], ratio, world.latent)
+    reduced = reduced_half_time(world.patches_total, facts["area_size"], ratio, world.latent, world.clusters)
+    return leading, reduced
 
 
 def evidence_of(config: SimulationConfig, points: Sequence[Mapping[str, Any]], axis: str) -> PointsEvidence:

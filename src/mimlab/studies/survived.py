@@ -26,8 +26,8 @@ def recorded_survival() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
 
 
 def by_key(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A row per key and a column per claim: where the claim fails first, with "?" before where it is first undecided, and
-    a dash where neither happens. Of a key of words the values are listed at which it fails, or is undecided.
+    """A row per key and a column per claim: where the claim fails first, with "?" before where it is first undecided,
+    and a dash where neither happens. Of a key of words the values are listed at which it fails, or is undecided.
 
     >>> record = {"claim": "c", "axis": "relax.noise", "side": "above", "fails_at": "3", "inconclusive_at": "1"}
     >>> by_key([record])

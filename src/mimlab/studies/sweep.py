@@ -141,7 +141,7 @@ def _claim(folder: Path, plan: Plan) -> None:
         other = [name for name in {**plain, **found} if found.get(name) != plain.get(name)]
         if other:
             raise InputError(
-                f"{folder} was begun with another {', '.join(other)}; --resume needs the same, --overwrite begins anew"
+                f"{folder} was begun with other {', '.join(other)}; --resume needs the same, --overwrite begins anew"
             )
     write_json(folder / PLAN, mine)
 

@@ -76,8 +76,10 @@ class Plan:
                 if f"{axis.key}.".startswith(f"{other.key}."):
                     raise InputError(f"sweep: two axes set {axis.key}; put its values into one")
         if (self.number is None) == (self.design == "random"):
-            needs = "needs" if self.number is None else "takes no"
-            raise InputError(f"sweep: the design {self.design} {needs} --points; it is for random alone")
+            needs = (
+                "needs --points" if self.number is None else "takes no --points; those are for random alone"
+            )
+            raise InputError(f"sweep: the design {self.design} {needs}")
         if self.number is not None:
             object.__setattr__(self, "number", whole_number("sweep: points", self.number))
         if self.size > MOST_POINTS:

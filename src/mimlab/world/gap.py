@@ -96,10 +96,12 @@ def predicted_phi_global(patches: float, global_size: float, own_size: float, ma
     return -0.5 * log1p(2 * (1 - mask_ratio) * (global_size / patches) * (global_size / own_size))
 
 
-def predicted_half_time(patches: float, own_size: float, mask_ratio: float) -> float:
-    """Time at which a query's attention on its own area reaches ½: P / (γ(1-γ) C_a) (theory, section 5).
+def predicted_half_time(patches: float, own_size: float, mask_ratio: float, clusters: int = 1) -> float:
+    """Time at which a query's attention on its own area reaches ½: K P / (γ(1-γ) C_a) (theory, section 5).
 
-    In units of learning rate × steps; for z = 1, right up to a factor that checks found between 0.94 and 1.6.
+    Only images of a cluster, one in K, move the Φ of its features. In units of learning rate × steps; for z = 1 and
+    K = 1 right up to a factor that checks found between 0.94 and 1.6; positions, common to the clusters, make it less
+    by 1 + K/(C_a - 1).
     Raises InputError for a size outside [1, patches] or a mask ratio outside (0, 1).
 
     >>> predicted_half_time(10_000, 16, 0.5)
@@ -107,7 +109,7 @@ def predicted_half_time(patches: float, own_size: float, mask_ratio: float) -> f
     """
     _check_sizes(patches, own_size=own_size)
     _check_mask_ratio(mask_ratio)
-    return patches / (mask_ratio * (1 - mask_ratio) * own_size)
+    return clusters * patches / (mask_ratio * (1 - mask_ratio) * own_size)
 
 
 class PatchGap(NamedTuple):

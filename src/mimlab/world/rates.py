@@ -24,7 +24,7 @@ PANELS, PANEL = 200, 8  # in Φ: composite Gauss-Legendre
 
 
 def growth_constant(latent: Latent) -> float:
-    """I = ∫_0^∞ dΦ / E[z³ e^{zΦ}]: half attention comes at I P/(γ(1-γ)C_a) as P → ∞ (own derivation).
+    """I = ∫_0^∞ dΦ / E[z³ e^{zΦ}]: half attention comes at I K P/(γ(1-γ)C_a) as P → ∞ (own derivation).
 
     For z = c that is c⁻⁴; the integral is over Φ of order 1, where no image attends yet, so the whole law enters it,
     with the third power of its latents.
@@ -41,8 +41,11 @@ def growth_constant(latent: Latent) -> float:
     return float(step @ (1 / (np.exp(np.outer(phi, z)) @ (weight * z**3))))
 
 
-def reduced_half_time(patches: float, own_size: float, mask_ratio: float, latent: Latent) -> float | None:
-    """Time at which mean attention on the own area reaches ½ by the equation above; None where it never does.
+def reduced_half_time(
+    patches: float, own_size: float, mask_ratio: float, latent: Latent, clusters: int = 1
+) -> float | None:
+    """Time at which mean attention on the own area reaches ½ by the equation above, K times that of one cluster; None
+    where it never does.
 
     In units of learning rate × steps. ``patches`` P, ``own_size`` C_a in patches, ``mask_ratio`` γ in (0, 1). Position
     correlations, hopeless images and what the other areas do are left out. Raises InputError as `predicted_half_time`.
@@ -65,7 +68,7 @@ def reduced_half_time(patches: float, own_size: float, mask_ratio: float, latent
     )
     phi, step = _composite(float(half))
     A = attention(phi)
-    return float(step @ (1 / ((A * (1 - A) ** 2) @ (weight * z**3)))) / mask_ratio
+    return clusters * float(step @ (1 / ((A * (1 - A) ** 2) @ (weight * z**3)))) / mask_ratio
 
 
 def _composite(reach: float) -> tuple[Array, Array]:
