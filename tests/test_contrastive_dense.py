@@ -141,7 +141,7 @@ def test_content_in_the_query_changes_visible_rows_alone():
     (without, loss, mask), (with_content, other_loss, _) = found
     change = np.abs(without - with_content).max(axis=2)
     assert change[mask].max() < 1e-14 and change[~mask].max() > 0.01
-    assert abs(loss - other_loss) > 1e-3
+    assert abs(loss - other_loss) > 1e-6  # beyond rounding; how much is a run's affair
 
 
 # What is drawn.
@@ -157,7 +157,9 @@ def test_the_image_is_one_and_its_masks_are_two():
     assert (first.sum(axis=1) == 3).all() and (second.sum(axis=1) == 3).all()
     # Drawn apart: both are masked in γ² of the places.
     assert (first & second).mean() == pytest.approx(0.25, abs=0.03)
-    assert first.mean(axis=0) == pytest.approx(0.5, abs=0.1) and second.mean(axis=0) == pytest.approx(0.5, abs=0.1)
+    assert first.mean(axis=0) == pytest.approx(0.5, abs=0.1) and second.mean(axis=0) == pytest.approx(
+        0.5, abs=0.1
+    )
 
 
 def test_blocks_of_both_views_are_drawn_apart():
