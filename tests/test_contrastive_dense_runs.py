@@ -213,16 +213,7 @@ def simulated(*more: str) -> int:
 
 
 def test_as_typed_and_again_from_its_configuration(tmp_path, capsys):
-    asked = [
-        "--content-in-query",
-        "0.5",
-        "--heads",
-        "2",
-        "--noise",
-        "0.1",
-        "--start",
-        "0.5",
-    ]
+    asked = "--content-in-query 0.5 --heads 2 --noise 0.1 --start 0.5".split()
     one, two = tmp_path / "a", tmp_path / "b"
     assert simulated(*asked, "--out", str(one)) == 0
     assert (
@@ -247,7 +238,10 @@ def test_as_typed_and_again_from_its_configuration(tmp_path, capsys):
         (["--regulariser", "-1"], ("regulariser = -1", "at least 0")),
         (["--content-in-query", "2"], ("content_in_query = 2.0", "[0, 1]")),
         (["--integrator", "flow"], ("engine = dense", "integrator = descent")),
-        (["--engine", "sampled", "--heads", "2"], ("heads", "engine = sampled", "engine = dense")),
+        (
+            ["--engine", "sampled", "--draws", "64", "--heads", "2"],
+            ("heads", "engine = sampled", "engine = dense"),
+        ),
         (["--engine", "enumerated"], ("engine = enumerated", "sampled", "mean-field", "dense")),
         (["--area-sizes", "4097", "3"], ("4100", "4096")),
         (["--start", "-1"], ("start = -1", "at least 0")),
@@ -261,5 +255,11 @@ def test_what_cannot_be_is_refused_as_typed(more, words, tmp_path, capsys):
 
 
 def test_a_run_that_flies_apart_says_so(tmp_path, capsys):
-    assert simulated("--learning-rate", "1e200", "--out", str(tmp_path / "x")) == 1
+    """A regulariser whose step overshoots: Q ← -19 Q. (However large the rate, the loss itself has bounded slopes.)"""
+    assert (
+        simulated(
+            "--regulariser", "1", "--steps", "400", "--stop-attention", "1", "--out", str(tmp_path / "x")
+        )
+        == 1
+    )
     assert "diverged" in capsys.readouterr().err
