@@ -9,10 +9,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import mimlab  # noqa: E402
+from mimlab.claims.contrastive import CONTRASTIVE_CLAIMS  # noqa: E402
 from mimlab.cli import application  # noqa: E402
 from mimlab.cli.session import run as run_command  # noqa: E402
 from mimlab.dynamics.relax import Relaxation  # noqa: E402
-from mimlab.runs.tables import read_table  # noqa: E402
+from mimlab.runs.tables import read_json, read_table  # noqa: E402
+from mimlab.studies import copying, world_jobs  # noqa: E402
+from mimlab.studies.contrastive_worlds import CONTRASTIVE_RUNS  # noqa: E402
 from mimlab.studies.single import Simulation  # noqa: E402
 
 VARYING = mimlab.Latent(low=0.5, high=1.5)
@@ -213,7 +216,7 @@ def simulated(*more: str) -> int:
 
 
 def test_as_typed_and_again_from_its_configuration(tmp_path, capsys):
-    asked = "--content-in-query 0.5 --heads 2 --noise 0.1 --start 0.5".split()
+    asked = ["--content-in-query", "0.5", "--heads", "2", "--noise", "0.1", "--start", "0.5"]
     one, two = tmp_path / "a", tmp_path / "b"
     assert simulated(*asked, "--out", str(one)) == 0
     assert (
@@ -254,12 +257,18 @@ def test_what_cannot_be_is_refused_as_typed(more, words, tmp_path, capsys):
     assert all(word in said for word in words), said
 
 
-def test_a_run_that_flies_apart_says_so(tmp_path, capsys):
-    """A regulariser whose step overshoots: Q ← -19 Q. (However large the rate, the loss itself has bounded slopes.)"""
-    assert (
-        simulated(
-            "--regulariser", "1", "--steps", "400", "--stop-attention", "1", "--out", str(tmp_path / "x")
-        )
-        == 1
-    )
-    assert "diverged" in capsys.readouterr().err
+def test_a_run_that_flies_apart_says_so(tmp_path):
+    """A regulariser whose step overshoots: Q ← -19 Q. However large the rate, the loss itself has bounded slopes."""
+    overshooting = ("--regulariser", "1", "--steps", "400", "--stop-attention", "1")
+    assert simulated(*overshooting, "--out", str(tmp_path / "x")) == 1
+    assert read_json(tmp_path / "x/summary.json")["status"] == "diverged"
+
+
+def test_reproduce_without_torch_judges_nothing(monkeypatch, tmp_path):
+    """Its claims, all inconclusive, where PyTorch is missing."""
+    (run,) = [one for one in CONTRASTIVE_RUNS if one.config.get("dynamics", {}).get("engine") == "dense"]
+    monkeypatch.setattr(copying, "find_spec", lambda name: None)
+    outcome = world_jobs.run_job(run, tmp_path)
+    assert {one["claim"] for one in outcome.verdicts} == {claim.name for claim in CONTRASTIVE_CLAIMS}
+    assert {one["verdict"] for one in outcome.verdicts} == {"inconclusive"}
+    assert not list(tmp_path.iterdir())

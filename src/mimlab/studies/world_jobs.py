@@ -47,7 +47,8 @@ def run_job(run: worlds.Run, folder: Path) -> Outcome:
     """One run and its verdicts."""
     config = build(SimulationConfig, run.config)
     again = command_for(config, f"runs/{run.name}")
-    if run in copying.RUNS and (verdicts := copying.without_torch()) is not None:
+    needs_torch = config.dynamics.engine == "dense"
+    if needs_torch and (verdicts := copying.without_torch(config.objective.name)) is not None:
         expected = {verdict["claim"]: "inconclusive" for verdict in verdicts}
         return Outcome(run.name, Setting(run.name, run.label, expected, again).records(verdicts, None))
     simulation = simulate_config(config)
