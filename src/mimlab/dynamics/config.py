@@ -47,7 +47,7 @@ class Dynamics:
         engine only.
     start_alike
         What a random start draws once for all: "areas" one Υ for the positions of an area (of a cell, where clusters
-        differ), which stay tied then, or "nothing".
+        differ), which stay tied then, or "nothing"; the dense engine ties nothing.
     """
 
     engine: str = "sampled"
