@@ -1,5 +1,7 @@
 """The contrastive objective on explicit images, by autograd: against the lumped gradient, and against plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -184,10 +186,16 @@ def test_negatives_are_other_images_each_once(negatives):
 
 
 def test_evaluation_has_eight_sets_that_share_no_image():
-    model = ContrastiveAttention(world_of(TWO), ContrastiveLearning(negatives=3))
+    model = started(world_of(TWO), ContrastiveLearning(negatives=3))
     (views,) = model.evaluated([0], np.random.SeedSequence(1).spawn(6), 64)
     assert (views.negatives // 8 == np.arange(64)[:, None] // 8).all()
     assert (views.negatives != np.arange(64)[:, None]).all()
+    # The error of the loss is that of eight losses, each of a set by itself.
+    sets = [replace(one, negatives=one.negatives - 8 * place) for place, one in enumerate(views.pieces(8))]
+    alone = [model.loss(one).item() for one in sets]
+    (found,) = model.measured([views], [0])
+    assert found.loss == pytest.approx(np.mean(alone), rel=1e-12)
+    assert found.loss_se == pytest.approx(np.std(alone, ddof=1) / 8**0.5, rel=1e-9)
 
 
 def test_the_standard_error_of_the_loss_is_that_of_other_images():

@@ -109,9 +109,9 @@ class ContrastiveAttention(RelaxedAttention):
         with torch.no_grad():
             losses, penalty = self.losses(views).numpy(), float(self.penalty())
         loss, loss_se = mean_and_error(losses.reshape(SETS, -1).mean(axis=1))
-        shown = sum(
-            self.reconstruct(view, rows)[0] * ~view.mask[:, None] / 2 for view in (views, views.second)
-        )
+        both = (views, views.second)
+        first, second = (self.reconstruct(view, rows)[0] * ~view.mask[:, None] for view in both)
+        shown = (first + second) / 2  # attention on what is visible, (images, rows, P)
         areas = self.area_at(views, np.arange(self.world.patches)[None, :])  # (images, P)
         found = []
         for place, row in enumerate(rows):

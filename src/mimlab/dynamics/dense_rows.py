@@ -20,6 +20,7 @@ from mimlab.dynamics.phases import find_phases
 from mimlab.dynamics.rows import MEASURES_WITH_ERROR, RowRun, first_half, measured
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation
+from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
 from mimlab.world.row import unlumped_row
@@ -46,6 +47,7 @@ def run_dense(
 
     dynamics, objective = config.dynamics, config.objective
     assert dynamics.learning_rate is not None and dynamics.steps is not None
+    assert isinstance(objective, MaskedReconstruction | ContrastiveLearning)
     labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
     world = DenseWorld(labels, config.world.latent, objective.masked(layout.patches))
     batch, evaluation = config.relax.batch or dynamics.draws, EVALUATION
