@@ -7,13 +7,15 @@ The relations, with e_p positions, v_{k,j} features, ξ noise, M the mask, H hea
     attn^h_{p→q} = exp(l_q) / Σ_r exp(l_r),   l_q = (e_p + c M(X)_p)ᵀ Q_h (M(X)_q + e_q),   r over all P
     F_p  = (1/H) Σ_h V_h Σ_q attn^h_{p→q} M(X)_q
     loss = ½ mean over images of Σ_{p∈M} ‖F_p - X_p‖²
+    F    = (1/P) Σ_p F_p,   s(i, j) = ⟨F(first view of i), F(second view of j)⟩
+    contrastive loss = -τ mean over images of log(e^{s(i, i)/τ} / (e^{s(i, i)/τ} + Σ_j e^{s(i, j)/τ})) + ½ λ ‖Q‖²
 
 Nothing is vectorised over patches, heads or images, and no gradient is written down: ``slope`` differs the
 loss as it stands. The cases that the tests share stand at the end.
 """
 
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,20 +82,30 @@ class Oracle:
         images, heads, positions = range(len(self.cluster)), range(len(self.Q)), range(self.patches)
         return np.array([[[self.attention_of(i, h, p) for p in positions] for h in heads] for i in images])
 
+    def F(self, i: int, p: int) -> Array:
+        """The output of row p in image i."""
+        seen, F = self.MX(i), np.zeros(self.e.shape[1])
+        for h in range(len(self.Q)):
+            pooled = np.zeros_like(F)
+            for q, attn in enumerate(self.attention_of(i, h, p)):
+                pooled = pooled + attn * seen[q]
+            F = F + self.V[h] @ pooled / len(self.Q)
+        return F
+
+    def outputs(self) -> list[Array]:
+        """(1/P) Σ_p F_p of each image, over masked and visible p alike."""
+        rows = range(self.patches)
+        return [sum(self.F(i, p) for p in rows) / self.patches for i in range(len(self.cluster))]
+
     def loss(self) -> float:
         """½ Σ_{p∈M} ‖F_p - X_p‖², mean over the images."""
         total = 0.0
         for i in range(len(self.cluster)):
-            X, seen = self.X(i), self.MX(i)
+            X = self.X(i)
             for p in range(self.patches):
                 if not self.mask[i][p]:
                     continue
-                F = np.zeros(self.e.shape[1])
-                for h in range(len(self.Q)):
-                    pooled = np.zeros_like(F)
-                    for q, attn in enumerate(self.attention_of(i, h, p)):
-                        pooled = pooled + attn * seen[q]
-                    F = F + self.V[h] @ pooled / len(self.Q)
+                F = self.F(i, p)
                 total += 0.5 * sum((f - x) ** 2 for f, x in zip(F, X[p], strict=True))
         return total / len(self.cluster)
 
@@ -120,6 +132,32 @@ class Oracle:
                 for i in range(len(self.cluster)):
                     fp.append(spread([row @ x for x in self.MX(i)]))
         return sum(fp) / len(fp), sum(pp) / len(pp)
+
+
+def told_apart(
+    first: Oracle, outputs: list[Array], negatives: NDArray[np.int64], tau: float, decay: float
+) -> float:
+    """The contrastive loss of first views; ``outputs``: of the second views, whatever made them."""
+    total = 0.0
+    for i, F in enumerate(first.outputs()):
+        own = exp(float(F @ outputs[i]) / tau)
+        others = [exp(float(F @ outputs[j]) / tau) for j in negatives[i]]
+        total -= tau * log(own / (own + sum(others)))
+    return total / len(first.cluster) + decay / 2 * float(sum(q * q for q in first.Q.ravel()))
+
+
+def told_apart_slope(first: Oracle, name: str, *of_loss, step: float = 1e-5) -> Array:
+    """∂ of that loss / ∂ the field ``name`` of the first views alone, entry by entry, by central differences."""
+    at = getattr(first, name)
+    found = np.zeros_like(at)
+    for index in np.ndindex(at.shape):
+        there = []
+        for side in (step, -step):
+            moved = at.copy()
+            moved[index] += side
+            there.append(told_apart(first.change(**{name: moved}), *of_loss))
+        found[index] = (there[0] - there[1]) / (2 * step)
+    return found
 
 
 def spread(numbers: list[float]) -> float:

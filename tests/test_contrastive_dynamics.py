@@ -197,7 +197,6 @@ def test_the_classes_of_rows_are_all_asked_for():
     ("change", "said"),
     [
         ({"engine": "enumerated"}, "engine = enumerated"),
-        ({"engine": "dense", "integrator": "descent", "learning_rate": 1.0, "steps": 1}, "dense"),
         ({"draws": 64, "negatives": 8}, "negatives"),
         ({"start": -1.0}, "start"),
     ],

@@ -264,7 +264,7 @@ def test_the_configuration_repeats_the_run(tmp_path, capsys):
             ["--heads", "2", "--jitter", "0.1", "--engine", "mean-field"],
             ("heads", "jitter", "engine = dense"),
         ),
-        (["--noise", "0.1", "--objective", "contrastive"], ("noise", "contrastive", "masked")),
+        (["--noise", "0.1", "--objective", "in-context"], ("noise", "in-context", "masked or contrastive")),
         (["--start", "0.1", "--engine", "sampled"], ("start", "dense")),
         (["--start", "-0.1"], ("start = -0.1", "at least 0")),
     ],

@@ -227,7 +227,7 @@ def test_the_probe_needs_no_weights_to_be_shown(reproduced):
 
 def test_progress_ends_when_all_is_done(reproduced):
     _, _, told = reproduced
-    assert [share for share, _ in told] == pytest.approx([n / 13 for n in range(1, 14)])
+    assert [share for share, _ in told] == pytest.approx([n / 14 for n in range(1, 15)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
         *("boundary", "between", "partitions", "diversity one-map", "weighted-sum"),
@@ -282,7 +282,7 @@ def test_printed_commands_run_the_same_worlds_again(reproduced, monkeypatch):
 
 def test_all_jobs_of_the_paper_are_there():
     """One job a run, a series and a photograph, three for many worlds, one each for area sizes, the probe, the
-    explorer, the asked photograph and the weighted sum; names do not clash in worlds/."""
+    explorer, the asked photograph, the weighted sum and survival; names do not clash in worlds/."""
     maps = [job.args[0] for job in diversity.jobs()]
     assert len(maps) == len(diversity.RUNS) + len(diversity.HELD_OUT)
     every = (
@@ -295,7 +295,7 @@ def test_all_jobs_of_the_paper_are_there():
     )
     names = [one.name for one in every]
     assert len(set(names)) == len(names)
-    assert len(reproduction.jobs()) == 8 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
+    assert len(reproduction.jobs()) == 9 + len(contrastive_worlds.TEMPERATURES) + len(names) + len(
         world_jobs.bundled_photographs()
     )
     known = {claim.name for claim in CLAIMS}

@@ -51,15 +51,22 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     """
     query = np.asarray(trajectory["query"])
     numbers = {name: np.asarray(trajectory[name].to_numpy(), dtype=float) for name in trajectory.column_names}
-    special = {"contrastive": CONTRASTIVE_CLAIMS, "in-context": IN_CONTEXT_CLAIMS, "weighted": ()}
-    claims = special.get(summary["objective"], ROW_CLAIMS)
     verdicts, rows = [], []
     for facts in summary["queries"]:
         here = query == facts["query"]
         evidence = RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts)
-        verdicts += [replace(verdict, query=facts["query"]) for verdict in _judged(claims, evidence)]
+        verdicts += [
+            replace(verdict, query=facts["query"])
+            for verdict in _judged(claims_of_rows(summary["objective"]), evidence)
+        ]
         rows.append(evidence)
     return verdicts + _judged(MAP_CLAIMS, rows[0])  # whose columns of the whole map are those of all
+
+
+def claims_of_rows(objective: str) -> tuple[Claim[RowEvidence], ...]:
+    """The claims about a row under an objective, by its name."""
+    special = {"contrastive": CONTRASTIVE_CLAIMS, "in-context": IN_CONTEXT_CLAIMS, "weighted": ()}
+    return special.get(objective, ROW_CLAIMS)
 
 
 def judge_points(evidence: PointsEvidence) -> list[Verdict]:

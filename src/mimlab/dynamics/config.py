@@ -47,7 +47,7 @@ class Dynamics:
         engine only.
     start_alike
         What a random start draws once for all: "areas" one Υ for the positions of an area (of a cell, where clusters
-        differ), which stay tied then, or "nothing".
+        differ), which stay tied then, or "nothing"; the dense engine ties nothing.
     """
 
     engine: str = "sampled"
@@ -141,21 +141,19 @@ class SimulationConfig:
                 raise InputError(
                     f"{name} = {getattr(self, name)!r} must be a {getattr(kind, '__name__', kind)}."
                 )
-        dense, masked = self.dynamics.engine == "dense", isinstance(self.objective, MaskedReconstruction)
-        if (
-            self.dynamics.start
-            and not isinstance(self.objective, ContrastiveLearning)
-            and not (dense and masked)
-        ):
+        contrastive = isinstance(self.objective, ContrastiveLearning)
+        alone = contrastive or isinstance(self.objective, MaskedReconstruction)
+        dense = self.dynamics.engine == "dense" and alone
+        if self.dynamics.start and not (contrastive or dense):
             raise InputError(
                 "dynamics: start is for the contrastive objective, or the masked one with engine = dense; others start "
                 "from Q = 0."
             )
-        if self.relax.relaxed and not (dense and masked):
+        if self.relax.relaxed and not dense:
             raise InputError(
                 f"relax: {', '.join(self.relax.relaxed)} depart from the model that engine = {self.dynamics.engine} "
-                f"solves for objective = {self.objective.name}; use engine = dense with objective = masked, or leave "
-                "them at their defaults."
+                f"solves for objective = {self.objective.name}; use engine = dense with objective = masked or "
+                "contrastive, or leave them at their defaults."
             )
         if isinstance(self.objective, InContextLearning):
             if self.dynamics.engine != "dense":

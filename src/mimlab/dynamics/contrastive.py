@@ -173,8 +173,10 @@ def check_taken(config: SimulationConfig, objective: ContrastiveLearning) -> Non
     """Raises InputError for an engine that does not take the objective, and for draws too few for its negatives."""
     dynamics = config.dynamics
     if dynamics.engine not in ("sampled", "mean-field"):
+        others = ", mean-field or dense" if config.objective is objective else " or mean-field"
         raise InputError(
-            f"dynamics: engine = {dynamics.engine} is for the masked objective; use sampled or mean-field."
+            f"dynamics: engine = {dynamics.engine} does not take objective = {config.objective.name}; use "
+            f"sampled{others}."
         )
     if dynamics.draws // REPLICATES <= objective.negatives:
         raise InputError(

@@ -129,6 +129,18 @@ class DenseAttention:
         """Fresh images of its world, as ``draw``."""
         return draw(self.world, generator, images, hidden)
 
+    def evaluated(
+        self, rows: Sequence[int], seeds: Sequence[np.random.SeedSequence], images: int
+    ) -> Sequence[MiniBatch]:
+        """What rows are measured on: of each row images of its own, whichever others there are. Its position is masked
+        in all of them, and clusters have equal shares."""
+        drawn = [self.draw(np.random.default_rng(seeds[row]), images, row) for row in rows]
+        return [replace(one, cluster=np.arange(images) % self.world.clusters) for one in drawn]
+
+    def measured(self, looked_at: Sequence[MiniBatch], rows: Sequence[int]) -> tuple[RowMeasure, ...]:
+        """The rows on their images."""
+        return tuple(measure(self, images, row) for images, row in zip(looked_at, rows, strict=True))
+
     def area_at(self, batch: MiniBatch, where: NDArray[np.int64]) -> NDArray[np.int64]:
         """The area that lies at each of the positions ``where``, (images, n) or (1, n); shape (images, n)."""
         return np.asarray(self.world.area_of[batch.cluster[:, None], where])
@@ -160,30 +172,18 @@ class DenseAttention:
         vectors = self.features if features is None else features
         return vectors[torch.as_tensor(cluster), torch.as_tensor(shown)].mul_(latent[..., None])
 
-    def pooled(self, Q: torch.Tensor, batch: MiniBatch) -> torch.Tensor:
-        """(1/P) Σ_p F_p over all rows, (images, d), of any Q, for autograd (theory, section 6)."""
-        _, on_visible, content = self._attend(*self._rows_of(Q, None), batch)
-        return (on_visible @ content).mean(dim=1)
-
-    def _attend(
-        self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Attention (images, rows, P), what of it is on visible patches (images, rows, n), and those (images, n, d)."""
-        visible = np.nonzero(~batch.mask)[1].reshape(len(batch), -1)
-        content = self._patches(batch, visible)
-        at = torch.as_tensor(visible)[:, None, :].expand(-1, len(queries), -1)
-        logits = upsilon.expand(len(batch), -1, -1).scatter_add(2, at, queries @ content.transpose(1, 2))
-        attention = torch.softmax(logits, dim=2)
-        return attention, attention.gather(2, at), content
-
     def _reconstruct(
         self, queries: torch.Tensor, upsilon: torch.Tensor, batch: MiniBatch, rows: Sequence[int] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention (images, rows, P) and losses (images, rows), as ``reconstruct``, for autograd."""
         images, chosen = len(batch), np.arange(self.world.patches) if rows is None else np.asarray(rows)
         target = self._patches(batch, np.broadcast_to(chosen, (images, len(chosen))))
-        attention, on_visible, content = self._attend(queries, upsilon, batch)
-        residual = torch.baddbmm(target, on_visible, content, beta=-1)  # F - X
+        visible = np.nonzero(~batch.mask)[1].reshape(images, -1)
+        content = self._patches(batch, visible)
+        at = torch.as_tensor(visible)[:, None, :].expand(-1, len(queries), -1)
+        logits = upsilon.expand(images, -1, -1).scatter_add(2, at, queries @ content.transpose(1, 2))
+        attention = torch.softmax(logits, dim=2)
+        residual = torch.baddbmm(target, attention.gather(2, at), content, beta=-1)  # F - X
         masked = torch.as_tensor(batch.mask[:, chosen])
         return attention, 0.5 * torch.linalg.vecdot(residual, residual) * masked
 
@@ -290,8 +290,7 @@ def train_dense(
         For one row: masks are drawn given that its position is masked, and the loss is weighted by the chance
         of that. The expectation is the same, and no image is wasted.
     evaluation
-        Images on which an observed row is measured, the same at each record. Its position is masked in all of
-        them, and clusters have equal shares.
+        Images on which an observed row is measured, the same at each record (``DenseAttention.evaluated``).
     basis, dtype
         "random" or "canonical"; "float64" or "float32".
     network
@@ -314,15 +313,10 @@ def train_dense(
     generator = np.random.default_rng(seeds[0])
     model = network(seeds[1]) if network else DenseAttention(world, basis=basis, seed=seeds[1], dtype=dtype)
 
-    def evaluated(row: int) -> MiniBatch:
-        """A row's own images, whichever others are observed."""
-        images = model.draw(np.random.default_rng(seeds[2 + row]), evaluation, row)
-        return replace(images, cluster=np.arange(evaluation) % world.clusters)
-
-    looked_at = [evaluated(row) for row in observed]
+    looked_at = model.evaluated(observed, seeds[2:], evaluation)
 
     def look(step: int) -> DenseRecord:
-        measures = tuple(measure(model, images, row) for images, row in zip(looked_at, observed, strict=True))
+        measures = model.measured(looked_at, observed)
         return DenseRecord(step, step * learning_rate, *model.correlations(observed), measures)
 
     records, due = [look(0)], {*record, steps}

@@ -118,6 +118,15 @@ def draw(
     """Fresh images: clusters and masks uniform, latents by their law; ``hidden``: given that it is masked."""
     cluster = generator.integers(world.clusters, size=images)
     latent = world.latent.sample(generator, (images, int(world.areas.max())))
+    mask = draw_masks(world, generator, images, hidden)
+    weight = 1.0 if hidden is None else world.masked / (world.patches - len(world.context))
+    return MiniBatch(cluster, latent, mask, weight, world.tokens(generator, images))
+
+
+def draw_masks(
+    world: DenseWorld, generator: np.random.Generator, images: int, hidden: int | None = None
+) -> NDArray[np.bool_]:
+    """Masks (images, P), uniform, as in ``draw``."""
     order = generator.random((images, world.patches))
     order[:, world.context] = 2.0
     if hidden is not None:
@@ -125,5 +134,4 @@ def draw(
     first = np.argpartition(order, world.masked - 1, axis=1)[:, : world.masked]
     mask = np.zeros(order.shape, dtype=bool)
     np.put_along_axis(mask, first, True, axis=1)
-    weight = 1.0 if hidden is None else world.masked / (world.patches - len(world.context))
-    return MiniBatch(cluster, latent, mask, weight, world.tokens(generator, images))
+    return mask

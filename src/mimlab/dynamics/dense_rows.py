@@ -16,7 +16,9 @@ import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import HALF, RECORDS, Path, Progress
+from mimlab.dynamics.phases import find_phases
 from mimlab.dynamics.rows import MEASURES_WITH_ERROR, RowRun, first_half, measured
+from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs.errors import InputError
@@ -36,18 +38,32 @@ LARGEST = 4096  # patches: P x P attention in float64 takes 128 MB an image beyo
 def run_dense(
     config: SimulationConfig, layout: Layout, queries: list[int], progress: Progress | None
 ) -> list[RowRun]:
-    """Train the network and read off the rows of ``queries``. Raises InputError where P is too large or torch is
-    missing."""
+    """Train the network and read off the rows of ``queries``; with the contrastive objective and a random start, where
+    "all" are asked for, those that the lumped engines read. Raises InputError where P is too large, torch is missing,
+    or a batch leaves too few negatives."""
     check_dense(layout)
     from mimlab.dynamics.dense import EVALUATION, train_dense
     from mimlab.dynamics.dense_images import DenseWorld
 
     dynamics, objective = config.dynamics, config.objective
     assert dynamics.learning_rate is not None and dynamics.steps is not None
-    assert isinstance(objective, MaskedReconstruction)
+    assert isinstance(objective, MaskedReconstruction | ContrastiveLearning)
     labels = np.stack([layout.partition_of(k).all_labels() for k in range(layout.clusters)])
     world = DenseWorld(labels, config.world.latent, objective.masked(layout.patches))
-    batch = config.relax.batch or dynamics.draws
+    batch, evaluation = config.relax.batch or dynamics.draws, EVALUATION
+    if isinstance(objective, ContrastiveLearning):
+        from mimlab.dynamics.contrastive import one_of_each_class
+        from mimlab.dynamics.dense_contrastive import SETS
+
+        if batch <= objective.negatives:
+            name = "dynamics: draws" if config.relax.batch is None else "relax: batch"
+            raise InputError(
+                f"{name} = {batch} images a step leave no {objective.negatives} other images to be negatives; give "
+                "more, or fewer negatives."
+            )
+        if dynamics.start and dynamics.query == "all":
+            queries = one_of_each_class(layout.patches)
+        evaluation = SETS * max(EVALUATION // SETS, objective.negatives + 1)
     run = train_dense(
         world,
         learning_rate=dynamics.learning_rate,
@@ -57,24 +73,26 @@ def run_dense(
         observe=queries,
         record=recorded(dynamics.steps),
         stop=stopping(config, progress),
-        network=_relaxed(config, world, max(batch, EVALUATION)),
+        evaluation=evaluation,
+        network=_network(config, world, max(batch, evaluation)),
     )
     rows = rows_of(config, layout, run, lambda phi: phi[~np.isnan(phi)])
-    shares = shares_of(run.model, EVALUATION, config.seed)
+    shares = shares_of(run.model, evaluation, config.seed)
     return [replace(row, shares=shares) for row in rows]
 
 
-def _relaxed(
+def _network(
     config: SimulationConfig, world: DenseWorld, images: int
 ) -> Callable[[Seed], DenseAttention] | None:
-    """What makes a relaxed layer for this world; None where the plain one will do. images: the most drawn at once.
+    """What makes a relaxed or contrastive layer for this world; None where the plain one will do. images: the most
+    drawn at once.
 
     Raises InputError where their noise would be too much.
     """
     from mimlab.dynamics.relaxed import RelaxedAttention, RelaxedWorld
 
-    relax, start = config.relax, config.dynamics.start
-    if not relax.relaxed and not start:
+    relax, start, objective = config.relax, config.dynamics.start, config.objective
+    if not (relax.relaxed or start or isinstance(objective, ContrastiveLearning)):
         return None
     relaxed = RelaxedWorld(world.area_of, config.world.latent, world.masked, relax)
     if relax.noise and images * relaxed.patches * relaxed.space > MOST_NOISE:
@@ -82,6 +100,10 @@ def _relaxed(
             f"relax: noise = {relax.noise} draws {images} images x {relaxed.patches} patches x {relaxed.space} numbers "
             f"at once, more than {MOST_NOISE:.1e}; give fewer patches or draws."
         )
+    if isinstance(objective, ContrastiveLearning):
+        from mimlab.dynamics.dense_contrastive import ContrastiveAttention
+
+        return lambda seed: ContrastiveAttention(relaxed, objective, seed=seed, start=start)
     return lambda seed: RelaxedAttention(relaxed, seed=seed, start=start)
 
 
@@ -108,13 +130,19 @@ def recorded(steps: int) -> list[int]:
 
 def stopping(config: SimulationConfig, progress: Progress | None) -> Callable[[DenseRecord], bool]:
     """Whether all observed rows are done; tells ``progress`` of each record."""
+    waited_for = waiting(config)
 
     def done(record: DenseRecord) -> bool:
         if progress is not None:
             progress(record.step / (config.dynamics.steps or 1), f"step {record.step}")
-        return all(m.attention_own >= config.dynamics.stop_attention for m in record.measures)
+        return all(getattr(m, waited_for) >= config.dynamics.stop_attention for m in record.measures)
 
     return done
+
+
+def waiting(config: SimulationConfig) -> str:
+    """The attention that a row is done by, and whose half is told: on what the objective teaches it."""
+    return "attention_global" if isinstance(config.objective, ContrastiveLearning) else "attention_own"
 
 
 def rows_of(
@@ -151,7 +179,10 @@ def rows_of(
             "attention_own": np.array([m.attention_own_se for m in measures]),
             "attention_global": np.array([m.attention_global_se for m in measures]),
         }
-        attention, attention_se = one.measures["attention_own"], errors["attention_own"]
+        if isinstance(config.objective, ContrastiveLearning):  # every row learns the global feature
+            Phi_global = one.measures["phi_global"]
+            one = replace(one, phases=find_phases(query, times, Phi_global, Phi_global, is_global=True))
+        attention, attention_se = one.measures[waiting(config)], errors[waiting(config)]
         half_time = first_half(path.times, attention)
         half_time_se = None if half_time is None else _half_time_error(path.times, attention, attention_se)
         path = replace(path, half_time=half_time)

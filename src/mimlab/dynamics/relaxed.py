@@ -123,12 +123,10 @@ class RelaxedAttention(DenseAttention):
         seen = contents.masked_fill(torch.as_tensor(batch.mask)[..., None], 0.0)
         queries = queries @ basis.T
         if self.relax.content_in_query:
-            known = seen if rows is None else seen[:, list(rows)]
-            more = (self.relax.content_in_query * known[:, None]) @ (
-                basis @ self.Q
-            )  # (images, heads, rows, d)
-            queries = queries + (more @ basis.T).flatten(1, 2)
-            upsilon = upsilon + (more @ self.positions.T).flatten(1, 2)
+            known = self.relax.content_in_query * (seen if rows is None else seen[:, list(rows)])[:, None]
+            asked = basis @ self.Q  # v_jᵀQ_h, (heads, B, d)
+            queries = queries + (known @ (asked @ basis.T)).flatten(1, 2)
+            upsilon = upsilon + (known @ (asked @ self.positions.T)).flatten(1, 2)
         queries, upsilon = (each.expand(len(batch), -1, -1) for each in (queries, upsilon))
         attention = torch.softmax(torch.baddbmm(upsilon, queries, seen.mT), dim=2)
         return attention.unflatten(1, (self.relax.heads, -1)), contents, seen, basis

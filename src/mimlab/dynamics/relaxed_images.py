@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from mimlab.dynamics.dense_images import DenseWorld, MiniBatch, draw
+from mimlab.dynamics.dense_images import DenseWorld, MiniBatch, draw, draw_masks
 from mimlab.dynamics.relax import Relaxation
 
 Array = NDArray[np.float64]
@@ -76,14 +76,23 @@ def draw_images(
 ) -> Images:
     """Fresh images; ``hidden``: given that it is masked. Without a relaxation those of ``draw``, number for number."""
     images, P, relax = draw(world.plain, generator, n, hidden), world.patches, world.relax
-    mask, roll, noise = images.mask, np.zeros(n, dtype=np.int64), None
-    if relax.mask_shape == "block":
-        # Given that a position is masked, it is each of the block's with equal chance.
-        first = generator.integers(P if hidden is None else world.masked, size=n)
-        first = first if hidden is None else hidden - first
-        mask = (np.arange(P) - first[:, None]) % P < world.masked
+    roll, noise = np.zeros(n, dtype=np.int64), None
+    block = relax.mask_shape == "block"
+    mask = relaxed_masks(world, generator, n, hidden) if block else images.mask
     if reach := round(relax.jitter * P):
         roll = generator.integers(-reach, reach + 1, size=n)
     if relax.noise:
         noise = generator.standard_normal((n, P, world.space)) / world.space**0.5
     return Images(images.cluster, images.latent, mask, images.weight, images.token, roll=roll, noise=noise)
+
+
+def relaxed_masks(
+    world: RelaxedWorld, generator: np.random.Generator, n: int, hidden: int | None = None
+) -> NDArray[np.bool_]:
+    """Masks (n, P) of the world's shape; ``hidden``: given that it is masked."""
+    if world.relax.mask_shape != "block":
+        return draw_masks(world.plain, generator, n, hidden)
+    # Given that a position is masked, it is each of the block's with equal chance.
+    first = generator.integers(world.patches if hidden is None else world.masked, size=n)
+    first = first if hidden is None else hidden - first
+    return np.asarray((np.arange(world.patches) - first[:, None]) % world.patches < world.masked)

@@ -101,10 +101,6 @@ def run_rows(config: SimulationConfig, progress: Progress | None = None) -> list
     """
     layout = config.world.layout(config.seed)
     queries = queries_of(layout, config.dynamics.query, config.world.max_cells)
-    if isinstance(config.objective, ContrastiveLearning):
-        from mimlab.dynamics.contrastive import run_contrastive
-
-        return run_contrastive(config, layout, queries, progress)
     if isinstance(config.objective, InContextLearning):
         from mimlab.dynamics.in_context import run_in_context
 
@@ -117,6 +113,10 @@ def run_rows(config: SimulationConfig, progress: Progress | None = None) -> list
         from mimlab.dynamics.dense_rows import run_dense
 
         return run_dense(config, layout, queries, progress)
+    if isinstance(config.objective, ContrastiveLearning):
+        from mimlab.dynamics.contrastive import run_contrastive
+
+        return run_contrastive(config, layout, queries, progress)
     rows = [row_of(layout, query, config.world.max_cells) for query in queries]
     runs = []
     for index, row in enumerate(rows):

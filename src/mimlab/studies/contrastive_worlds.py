@@ -110,6 +110,26 @@ CONTRASTIVE_RUNS: tuple[Run, ...] = (
         ("attention",),
         _STAYS,
     ),
+    Run(
+        "contrastive-content-in-query",
+        "contrastive, content in the query, all entries from random starts (PyTorch): 16 rows end on the global area",
+        {
+            "world": {"area_sizes": [16, 4, 4, 4, 4], **CLUSTERS},
+            "objective": _contrastive(),
+            "dynamics": {
+                "engine": "dense",
+                "integrator": "descent",
+                "learning_rate": 64.0,
+                "steps": 500,
+                "draws": 64,
+                "start": 0.5,
+                "query": "all",
+                "stop_attention": 0.95,
+            },
+            "relax": {"content_in_query": 0.5},
+        },
+        ("attention",),
+    ),
 )
 
 CONTRASTIVE_SERIES: tuple[Series, ...] = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from mimlab.claims.catalogue import claims_of_rows
 from mimlab.claims.claim import Measurement, Threshold, Verdict
-from mimlab.claims.in_context import IN_CONTEXT_CLAIMS
 from mimlab.studies.worlds import Run
 
 _DYNAMICS = {
@@ -39,13 +39,13 @@ RUNS: tuple[Run, ...] = (
 )
 
 
-def without_torch() -> list[dict[str, Any]] | None:
-    """The verdicts on a run where PyTorch is not installed, all inconclusive; None where it is."""
+def without_torch(objective: str) -> list[dict[str, Any]] | None:
+    """The verdicts on a dense run where PyTorch is not installed, all inconclusive; None where it is."""
     if find_spec("torch") is not None:
         return None
     missing = Measurement.missing("needs PyTorch, which is not installed: the extra 'dense'")
     return [
         Verdict(claim, missing, claim.threshold, "inconclusive").as_dict()
-        for claim in IN_CONTEXT_CLAIMS
+        for claim in claims_of_rows(objective)
         if isinstance(claim.threshold, Threshold)
     ]

@@ -37,7 +37,7 @@ def jobs() -> list[Job]:
     """All of them, those that take long first."""
     listed = [*worlds.SERIES, *contrastive_worlds.CONTRASTIVE_SERIES]
     series = [partial(series_job, one) for one in sorted(listed, key=lambda s: s.name not in LONG)]
-    differing = [area_sizes, *(partial(negatives, one) for one in contrastive_worlds.TEMPERATURES)]
+    differing: list[Job] = [area_sizes, *(partial(negatives, one) for one in contrastive_worlds.TEMPERATURES)]
     photographs = [partial(photograph_job, name, str(path)) for name, path in bundled_photographs().items()]
     runs = (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)
     return [*series, *differing, *photographs, *(partial(run_job, one) for one in runs)]
@@ -47,7 +47,8 @@ def run_job(run: worlds.Run, folder: Path) -> Outcome:
     """One run and its verdicts."""
     config = build(SimulationConfig, run.config)
     again = command_for(config, f"runs/{run.name}")
-    if run in copying.RUNS and (verdicts := copying.without_torch()) is not None:
+    needs_torch = config.dynamics.engine == "dense"
+    if needs_torch and (verdicts := copying.without_torch(config.objective.name)) is not None:
         expected = {verdict["claim"]: "inconclusive" for verdict in verdicts}
         return Outcome(run.name, Setting(run.name, run.label, expected, again).records(verdicts, None))
     simulation = simulate_config(config)
