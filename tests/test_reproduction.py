@@ -230,7 +230,7 @@ def test_progress_ends_when_all_is_done(reproduced):
     assert [share for share, _ in told] == pytest.approx([n / 14 for n in range(1, 15)])
     assert {what for _, what in told} == {
         *("area-sizes", "one-series", "photograph square", "one-run"),
-        *("boundary", "between", "partitions", "diversity one-map", "weighted-sum"),
+        *("boundary", "between", "partitions", "diversity one-map", "weighted-sum", "survival"),
         *("the probe at work", "published models", "explorer", "every patch of square"),
     }
 
