@@ -18,7 +18,7 @@ from mimlab.dynamics.config import Dynamics, SimulationConfig  # noqa: E402
 from mimlab.runs import InputError  # noqa: E402
 from mimlab.runs.tables import read_json, read_table  # noqa: E402
 from mimlab.statistics import attention  # noqa: E402
-from mimlab.studies import probe_at_work, reproduction  # noqa: E402
+from mimlab.studies import probe_at_work, reproduction  # noqa: E402, world_jobs
 from mimlab.studies.one_layer import one_layer  # noqa: E402
 from mimlab.studies.outcomes import Outcome  # noqa: E402
 from mimlab.studies.published import METHODS, compare_published, find_published, published_command  # noqa: E402
@@ -104,7 +104,7 @@ def test_command_on_fresh_weights_in_the_published_formats(original, tmp_path, m
     (images / "broken.png").write_bytes(b"\x89PNG no more")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     monkeypatch.setattr(reproduction, "jobs", lambda: [])
-    monkeypatch.setattr(reproduction, "_survey", lambda records, folder: Outcome("survey"))
+    monkeypatch.setattr(world_jobs, "survey", lambda records, folder: Outcome("survey"))
     monkeypatch.setattr(reproduction, "_pretraining", lambda *_: Outcome("pretraining"))
     out = tmp_path / "out"
     typed = [
