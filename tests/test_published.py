@@ -18,7 +18,7 @@ from mimlab.dynamics.config import Dynamics, SimulationConfig  # noqa: E402
 from mimlab.runs import InputError  # noqa: E402
 from mimlab.runs.tables import read_json, read_table  # noqa: E402
 from mimlab.statistics import attention  # noqa: E402
-from mimlab.studies import probe_at_work, reproduction  # noqa: E402, world_jobs
+from mimlab.studies import probe_at_work, reproduction, world_jobs  # noqa: E402
 from mimlab.studies.one_layer import one_layer  # noqa: E402
 from mimlab.studies.outcomes import Outcome  # noqa: E402
 from mimlab.studies.published import METHODS, compare_published, find_published, published_command  # noqa: E402
