@@ -26,6 +26,7 @@ from mimlab.studies import (
     explored,
     probe_at_work,
     rate_jobs,
+    relaxed_worlds,
     reproduction,
     training_verdicts,
     weighted,
@@ -81,6 +82,7 @@ def reproduced(tmp_path_factory) -> tuple[Path, dict[str, Any], list[tuple[float
         patch.setattr(os, "sched_getaffinity", one_core)
         patch.setattr(worlds, "RUNS", (ONE_RUN,))
         patch.setattr(copying, "RUNS", ())
+        patch.setattr(relaxed_worlds, "RELAXED_RUNS", ())
         for name in ("CONTRASTIVE_RUNS", "CONTRASTIVE_SERIES", "TEMPERATURES"):
             patch.setattr(contrastive_worlds, name, ())
         patch.setattr(worlds, "SERIES", (ONE_SERIES,))
@@ -290,6 +292,7 @@ def test_all_jobs_of_the_paper_are_there():
         *worlds.RUNS,
         *copying.RUNS,
         *contrastive_worlds.CONTRASTIVE_RUNS,
+        *relaxed_worlds.RELAXED_RUNS,
         *worlds.SERIES,
         *contrastive_worlds.CONTRASTIVE_SERIES,
     )

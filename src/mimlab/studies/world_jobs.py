@@ -20,7 +20,7 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.objectives.masked import MaskedReconstruction
 from mimlab.runs import build, to_mapping, write_toml
 from mimlab.runs.tables import write_table
-from mimlab.studies import contrastive_worlds, copying, worlds
+from mimlab.studies import contrastive_worlds, copying, relaxed_worlds, worlds
 from mimlab.studies.commands import command_for, scale_command_for
 from mimlab.studies.outcomes import AGAIN, Job, Outcome, Setting
 from mimlab.studies.scaling import POINTS_SCHEMA, configs_over, curves, evidence_of, point_of
@@ -39,7 +39,12 @@ def jobs() -> list[Job]:
     series = [partial(series_job, one) for one in sorted(listed, key=lambda s: s.name not in LONG)]
     differing: list[Job] = [area_sizes, *(partial(negatives, one) for one in contrastive_worlds.TEMPERATURES)]
     photographs = [partial(photograph_job, name, str(path)) for name, path in bundled_photographs().items()]
-    runs = (*contrastive_worlds.CONTRASTIVE_RUNS, *worlds.RUNS, *copying.RUNS)
+    runs = (
+        *relaxed_worlds.RELAXED_RUNS,
+        *contrastive_worlds.CONTRASTIVE_RUNS,
+        *worlds.RUNS,
+        *copying.RUNS,
+    )
     return [*series, *differing, *photographs, *(partial(run_job, one) for one in runs)]
 
 
