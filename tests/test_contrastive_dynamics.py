@@ -11,7 +11,6 @@ import pytest
 from mimlab import ContrastiveLearning, Latent, MaskedReconstruction, World, simulate
 from mimlab.dynamics.config import Dynamics, SimulationConfig
 from mimlab.dynamics.contrastive import (
-    REPLICATES,
     ROWS_APART,
     cells_of,
     drawn_pairs,
@@ -19,6 +18,7 @@ from mimlab.dynamics.contrastive import (
     one_of_each_class,
 )
 from mimlab.dynamics.rows import run_rows
+from mimlab.dynamics.sampled import REPLICATES
 from mimlab.objectives.pairs import PairsObjective
 from mimlab.runs import InputError
 from mimlab.studies.single import Simulation

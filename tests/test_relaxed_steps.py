@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mimlab.dynamics.relaxed import RelaxedAttention, optimiser_step  # noqa: E402
+from mimlab.dynamics.relaxed import RelaxedAttention  # noqa: E402
 
 from .relaxed_oracle import TINY, TWO, images_of, model_of, plain, world_of  # noqa: E402
 
@@ -74,7 +74,7 @@ def test_three_steps_are_those_by_hand(case, trained):
     start = dict(hand.at)
     for step in range(3):
         images = images_of(world, 4, seed=step)
-        optimiser_step(model, images, RATE)
+        model.descend(images, RATE)
         hand.step(images, RATE)
         for name, expected in hand.at.items():
             np.testing.assert_allclose(
@@ -94,7 +94,7 @@ def test_the_rate_may_change_between_steps():
     hand = ByHand(world, model)
     for rate in (0.5, 0.0, 2.0):
         images = images_of(world, 4, seed=int(10 * rate))
-        optimiser_step(model, images, rate)
+        model.descend(images, rate)
         hand.step(images, rate)
         np.testing.assert_allclose(plain(model.Q), hand.at["Q"], atol=1e-10, rtol=0)
 
@@ -105,10 +105,10 @@ def test_two_models_share_no_state(case):
     images = images_of(world, 4)
     alone, one, other = (model_of(world, seed=seed) for seed in (0, 0, 4))
     for _ in range(3):
-        optimiser_step(alone, images, RATE)
+        alone.descend(images, RATE)
     for _ in range(3):
-        optimiser_step(one, images, RATE)
-        optimiser_step(other, images, RATE)
+        one.descend(images, RATE)
+        other.descend(images, RATE)
     np.testing.assert_array_equal(plain(one.Q), plain(alone.Q))
 
 
@@ -118,7 +118,7 @@ def test_the_values_rate_is_relative():
     for rate in (0.5, 2.0):
         world = world_of(TWO, 3, value_matrix=rate)
         model, images = RelaxedAttention(world), images_of(world, 4)
-        optimiser_step(model, images, RATE)
+        model.descend(images, RATE)
         moves.append((plain(model.Q), plain(model.V) - np.eye(model.V.shape[-1])))
     np.testing.assert_allclose(moves[1][0], moves[0][0], atol=1e-15)
     np.testing.assert_allclose(moves[1][1], 4 * moves[0][1], atol=1e-15)
@@ -129,7 +129,7 @@ def test_decay_pulls_values_to_the_identity_and_not_to_zero():
     world = world_of(TWO, 3, value_matrix=1.0, weight_decay=1.0)
     model, images = RelaxedAttention(world), images_of(world, 4)
     (slope,) = torch.autograd.grad(model.loss(images), [model.V])
-    optimiser_step(model, images, RATE)
+    model.descend(images, RATE)
     expected = np.eye(model.V.shape[-1]) - RATE * plain(slope[0])
     np.testing.assert_allclose(plain(model.V[0]), expected, atol=1e-14)
 
@@ -139,7 +139,7 @@ def test_heads_that_start_equal_stay_equal(case):
     world = world_of(TWO, 3, heads=3, value_matrix=1.0, **case)
     model = RelaxedAttention(world)
     for step in range(4):
-        optimiser_step(model, images_of(world, 4, seed=step), RATE)
+        model.descend(images_of(world, 4, seed=step), RATE)
     for tensor in (plain(model.Q), plain(model.V)):
         np.testing.assert_allclose(tensor[1:], tensor[:1].repeat(2, axis=0), atol=1e-10)
     assert np.abs(plain(model.Q)).max() > 1e-5
@@ -150,7 +150,7 @@ def test_heads_that_start_apart_stay_apart(case):
     world = world_of(TWO, 3, heads=2, **case)
     model = RelaxedAttention(world, seed=1, start=0.5)
     for step in range(4):
-        optimiser_step(model, images_of(world, 4, seed=step), RATE)
+        model.descend(images_of(world, 4, seed=step), RATE)
     assert np.abs(plain(model.Q[0]) - plain(model.Q[1])).max() > 0.1
 
 
@@ -160,5 +160,5 @@ def test_the_loss_falls_on_the_same_images(case):
     model, images = RelaxedAttention(world), images_of(world, 64)
     before = model.loss(images).item()
     for _ in range(20):
-        optimiser_step(model, images, 0.05)
+        model.descend(images, 0.05)
     assert model.loss(images).item() < before - 1e-4

@@ -51,15 +51,14 @@ def judge(trajectory: pa.Table, summary: Mapping[str, Any]) -> list[Verdict]:
     """
     query = np.asarray(trajectory["query"])
     numbers = {name: np.asarray(trajectory[name].to_numpy(), dtype=float) for name in trajectory.column_names}
-    verdicts, rows = [], []
+    rows = []
     for facts in summary["queries"]:
         here = query == facts["query"]
-        evidence = RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts)
-        verdicts += [
-            replace(verdict, query=facts["query"])
-            for verdict in _judged(claims_of_rows(summary["objective"]), evidence)
-        ]
-        rows.append(evidence)
+        rows.append(RowEvidence({name: values[here] for name, values in numbers.items()}, summary, facts))
+    claims = claims_of_rows(summary["objective"])
+    verdicts = [
+        replace(verdict, query=row.facts["query"]) for row in rows for verdict in _judged(claims, row)
+    ]
     return verdicts + _judged(MAP_CLAIMS, rows[0])  # whose columns of the whole map are those of all
 
 

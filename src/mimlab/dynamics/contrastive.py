@@ -9,7 +9,7 @@ latents and negatives are drawn by both, in independent replicates, whose spread
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,8 +17,8 @@ import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import Path, Progress
-from mimlab.dynamics.phases import find_phases
 from mimlab.dynamics.rows import HORIZON, RowRun, first_half, follow, half_timed, measured, with_errors
+from mimlab.dynamics.sampled import REPLICATES
 from mimlab.dynamics.whole import class_statistics, map_errors
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation
@@ -32,7 +32,6 @@ Array = np.ndarray
 
 ROWS_APART = 16
 """Classes of rows where they start apart."""
-REPLICATES = 8
 MOST_UNKNOWNS = 50_000
 LARGEST = 30_000_000
 """Rows x draws x areas."""
@@ -140,7 +139,8 @@ def run_contrastive(
     cells = cells_of(layout, config.world.max_cells, apart, untied)
     lump = unlumped_row if apart else partial(row_of, max_cells=config.world.max_cells)
     rows = [lump(layout, query) for query in queries]
-    unknowns = [_unknowns(row, cells, layout, config.world.max_cells, untied) for row in rows]
+    cell_at = _cell_at(layout, config.world.max_cells, untied)
+    unknowns = [_unknowns(row, cells, cell_at) for row in rows]
 
     first, *seeds = np.random.SeedSequence(config.seed).spawn(REPLICATES + 1)
     start = dynamics.start * np.random.default_rng(first).standard_normal(classes * len(cells.tied))
@@ -265,24 +265,27 @@ def _course(
         np.nanmean(attention[:, :, 0], axis=1),
     )
     half_time = path.half_time if classes == 1 else first_half(path.times, evaluated.attention_global)
-    run = measured(row, replace(path, states=states, half_time=half_time), evaluated, mean_latent)
-    Phi_global = run.measures["phi_global"]  # what is learned, by every row
-    return replace(run, phases=find_phases(row.query, path.times, Phi_global, Phi_global, is_global=True))
+    own_path = replace(path, states=states, half_time=half_time)
+    return measured(row, own_path, evaluated, mean_latent, learns_global=True)
 
 
-def _unknowns(row: Row, cells: Cells, layout: Layout, max_cells: int, untied: bool) -> Array:
+def _cell_at(layout: Layout, max_cells: int, untied: bool) -> Callable[[Array], Array]:
+    """The cells that hold given patches."""
+    if untied:
+        return np.asarray
+    if layout.shared:
+        base = layout.partitions[0]
+        return lambda patches: np.array([base.area_of(int(patch)) for patch in patches])
+    cell_of, _ = joint_cells(layout, max_cells)
+    return lambda patches: cell_of[patches]
+
+
+def _unknowns(row: Row, cells: Cells, cell_at: Callable[[Array], Array]) -> Array:
     """Where each unknown of a row stands in the state of a class of rows; shape (row.size,)."""
     found = np.zeros(row.size, dtype=np.int64)
     for view in row.views:
         found[view.area_phi] = cells.phi[view.clusters[0], view.area_index]
     patches = np.append(row.query, np.where(row.cell_patch < 0, row.query, row.cell_patch))
-    if untied:
-        cell = patches
-    elif layout.shared:
-        base = layout.partitions[0]
-        cell = np.array([base.area_of(int(patch)) for patch in patches])
-    else:
-        cell = joint_cells(layout, max_cells)[0][patches]
-    position = len(cells.phi_tied) + cells.upsilon[cell]
+    position = len(cells.phi_tied) + cells.upsilon[cell_at(patches)]
     found[len(row.phi_tied) + np.append(0, row.cell_upsilon)] = position
     return found

@@ -16,7 +16,6 @@ import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.integrators import HALF, RECORDS, Path, Progress
-from mimlab.dynamics.phases import find_phases
 from mimlab.dynamics.rows import MEASURES_WITH_ERROR, RowRun, first_half, measured
 from mimlab.objectives.contrastive import ContrastiveLearning
 from mimlab.objectives.kernel import Evaluation
@@ -171,7 +170,8 @@ def rows_of(
         )
         times = np.array([record.time for record in run.records])
         path = Path(times, states, index, run.status, None)
-        one = measured(row, path, evaluated, config.world.latent.mean)
+        contrastive = isinstance(config.objective, ContrastiveLearning)
+        one = measured(row, path, evaluated, config.world.latent.mean, learns_global=contrastive)
         errors = dict.fromkeys(MEASURES_WITH_ERROR, np.zeros(len(index)))
         errors |= {
             "loss": np.array([m.loss_se for m in measures]),
@@ -179,9 +179,6 @@ def rows_of(
             "attention_own": np.array([m.attention_own_se for m in measures]),
             "attention_global": np.array([m.attention_global_se for m in measures]),
         }
-        if isinstance(config.objective, ContrastiveLearning):  # every row learns the global feature
-            Phi_global = one.measures["phi_global"]
-            one = replace(one, phases=find_phases(query, times, Phi_global, Phi_global, is_global=True))
         attention, attention_se = one.measures[waiting(config)], errors[waiting(config)]
         half_time = first_half(path.times, attention)
         half_time_se = None if half_time is None else _half_time_error(path.times, attention, attention_se)

@@ -17,12 +17,10 @@ from mimlab.dynamics.config import SimulationConfig
 from mimlab.dynamics.dense_rows import check_dense, recorded, rows_of, stopping
 from mimlab.dynamics.integrators import Progress
 from mimlab.dynamics.rows import RowRun, with_errors
+from mimlab.dynamics.sampled import REPLICATES
 from mimlab.objectives.in_context import InContextLearning
 from mimlab.runs.errors import InputError
 from mimlab.world.partition import Layout
-
-REPLICATES = 8
-EVALUATION = 512  # images on which rows and shares are measured
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of a run that flew apart
@@ -45,7 +43,7 @@ def run_in_context(
     masked = objective.masked(layout.patches, layout.partition_of(0).areas)
     rows = _copies_for(labels, queries, config.dynamics.query)
     check_dense(layout)
-    from mimlab.dynamics.dense import train_dense
+    from mimlab.dynamics.dense import EVALUATION, train_dense
     from mimlab.dynamics.dense_images import draw
     from mimlab.dynamics.dense_in_context import InContextWorld, shares
 

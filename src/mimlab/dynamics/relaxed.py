@@ -19,7 +19,7 @@ from mimlab.dynamics.dense_images import MiniBatch
 from mimlab.dynamics.relax import Relaxation
 from mimlab.dynamics.relaxed_images import Images, RelaxedWorld, draw_images
 
-__all__ = ["Images", "Relaxation", "RelaxedAttention", "RelaxedWorld", "draw_images", "optimiser_step"]
+__all__ = ["Images", "Relaxation", "RelaxedAttention", "RelaxedWorld", "draw_images"]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of adam
 
@@ -167,11 +167,6 @@ class RelaxedAttention(DenseAttention):
             if relax.weight_decay and rest is not None:
                 step = step + relax.weight_decay * (tensor - rest)
             tensor.sub_(step, alpha=rate * learning_rate)
-
-
-def optimiser_step(model: RelaxedAttention, images: Images, learning_rate: float) -> float:
-    """One step of the configured optimizer, whose state the model keeps; returns the loss before it."""
-    return model.descend(images, learning_rate)
 
 
 def _features(features: Array, common: Array, world: RelaxedWorld) -> Array:

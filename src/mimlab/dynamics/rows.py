@@ -260,8 +260,11 @@ def standard_error(values: Sequence[Array] | Sequence[float]) -> Array:
     return error
 
 
-def measured(row: Row, path: Path, evaluated: Evaluation, mean_latent: float) -> RowRun:
-    """Every column of the trajectory table for a course, from the evaluation of its states."""
+def measured(
+    row: Row, path: Path, evaluated: Evaluation, mean_latent: float, learns_global: bool = False
+) -> RowRun:
+    """Every column of the trajectory table for a course, from the evaluation of its states, and its phases.
+    learns_global: the objective teaches every row the global feature, whose growth its phases then are."""
     n_phi = len(row.phi_tied)
     Phi, Upsilon = path.states[:, :n_phi], path.states[:, n_phi:]
     own, everywhere = row.phi_own, row.phi_of(0)
@@ -278,8 +281,9 @@ def measured(row: Row, path: Path, evaluated: Evaluation, mean_latent: float) ->
         "phi_other_max": np.mean(largest, axis=0),
         "upsilon_max": np.abs(Upsilon[:, row.upsilon_tied > 0]).max(axis=1),
     }
-    is_global = any(v.area_index[v.own] == 0 for v in row.views)
-    phases = find_phases(row.query, path.times, measures["phi_own"], measures["phi_global"], is_global)
+    is_global = learns_global or any(v.area_index[v.own] == 0 for v in row.views)
+    learned = measures["phi_global" if learns_global else "phi_own"]
+    phases = find_phases(row.query, path.times, learned, measures["phi_global"], is_global)
     return RowRun(row, path, measures, phases)
 
 

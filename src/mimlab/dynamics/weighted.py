@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mimlab.dynamics.config import SimulationConfig
-from mimlab.dynamics.contrastive import REPLICATES, cells_of, check_taken, drawn_sets, joined
+from mimlab.dynamics.contrastive import cells_of, check_taken, drawn_sets, joined
 from mimlab.dynamics.integrators import Path, Progress
 from mimlab.dynamics.mean_field import mean_field_draws
 from mimlab.dynamics.rows import (
@@ -29,7 +29,7 @@ from mimlab.dynamics.rows import (
     measured,
     with_errors,
 )
-from mimlab.dynamics.sampled import join, merged_phis, sampled_replicates
+from mimlab.dynamics.sampled import REPLICATES, join, merged_phis, sampled_replicates
 from mimlab.objectives.draws import Draws
 from mimlab.objectives.kernel import Evaluation, RowObjective
 from mimlab.objectives.pairs import Pairs
@@ -170,23 +170,18 @@ def _rows(
             f"the mean; with mask_ratio = {objective.mask_ratio} areas of {sizes.min()} have less: use sampled."
         )
     found = [row_of(layout, query, config.world.max_cells) for query in queries]
-    known = {_kind(row) for row in found}
+    known = {row.kind for row in found}
     others = (
         row_of(layout, query, config.world.max_cells)
         for query in class_representatives(layout, config.world.max_cells)
     )
-    rows = found + [row for row in others if _kind(row) not in known]
+    rows = found + [row for row in others if row.kind not in known]
     if len(rows) * config.dynamics.draws * base.areas > LARGEST:
         raise InputError(
             f"dynamics: a weighted sum would follow {len(rows)} types of rows over {config.dynamics.draws} draws x "
             f"{base.areas} areas, more than {LARGEST:.0e} numbers; give fewer patches or draws."
         )
     return rows
-
-
-def _kind(row: Row) -> tuple[bool, int]:
-    place = row.views[0]
-    return bool(place.area_index[place.own] == 0), place.own_size
 
 
 def _masked_draws(

@@ -17,7 +17,6 @@ from mimlab.statistics.blocks import BlockMap
 from mimlab.statistics.classes import ClassMap
 from mimlab.statistics.grouped import GroupedMap
 from mimlab.world.partition import Layout
-from mimlab.world.row import Row
 
 Array = np.ndarray
 
@@ -31,7 +30,7 @@ def whole_map(runs: Sequence[RowRun], layout: Layout, mean_latent: float) -> dic
     block = block_map(runs, layout, mean_latent)
     if block is None:
         return {}
-    found = statistics_of(block) | _on_plane(block, [_class_of(run.row) for run in runs], layout)
+    found = statistics_of(block) | _on_plane(block, [run.row.kind for run in runs], layout)
     found |= {"nmi_bound": block.nmi_bound(), "diversity_bound": block.diversity_bound()}
     others = [
         whole_map(parts, layout, mean_latent)
@@ -61,7 +60,7 @@ def map_errors(others: Sequence[dict[str, Array]], expected: int) -> dict[str, A
 
 def block_map(runs: Sequence[RowRun], layout: Layout, mean_latent: float) -> BlockMap | None:
     """The map at every recorded time; None unless there is a run for every class of queries and one partition."""
-    classes = [_class_of(run.row) for run in runs]
+    classes = [run.row.kind for run in runs]
     if not all(run.row.grouped for run in runs) or len(set(classes)) < len(runs):
         return None
     needed = {area_key(layout, int(a)) for run in runs for a in run.row.views[0].area_index}
@@ -130,11 +129,6 @@ def class_statistics(cells: Cells, share: Array, states: Array, mean_latent: flo
         for phi, area in zip(cells.phi, cells.area, strict=True)
     ]
     return {name: np.mean([one[name] for one in by_cluster], axis=0) for name in by_cluster[0]}
-
-
-def _class_of(row: Row) -> tuple[bool, int]:
-    view = row.views[0]
-    return bool(view.area_index[view.own] == 0), view.own_size
 
 
 def area_key(layout: Layout, area: int) -> tuple[bool, int]:

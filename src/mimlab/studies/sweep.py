@@ -25,7 +25,7 @@ from mimlab.runs import InputError, RunDirectory, check, to_mapping, write_toml
 from mimlab.runs.axes import Axis, label, read_axis
 from mimlab.runs.tables import read_json, to_json, write_json, write_table
 from mimlab.studies.single import versions
-from mimlab.studies.sweep_plan import SEED, Plan, Point
+from mimlab.studies.sweep_plan import SEED, Plan, Point, plain
 from mimlab.studies.sweep_points import RAN, failed, table_of, value_column, verdict_column
 from mimlab.studies.sweep_shards import Shards
 from mimlab.studies.sweep_workers import carry_out, check_workers, connected, processes
@@ -213,7 +213,7 @@ def _summary(plan: Plan, rows: pa.Table) -> dict[str, Any]:
     failures = [
         {
             "point": i,
-            "values": {key: _plain(value) for key, value in plan.points[i].values.items()},
+            "values": {key: plain(value) for key, value in plan.points[i].values.items()},
             "status": rows["status"][i].as_py(),
             "error": rows["error"][i].as_py(),
         }
@@ -229,7 +229,7 @@ def _summary(plan: Plan, rows: pa.Table) -> dict[str, Any]:
     return {
         "status": "finished" if ran else f"failed: not one of {len(rows)} points ran; the first: {first}",
         **plan.facts,
-        "base": {key: _plain(value) for key, value in plan.base.items()},
+        "base": {key: plain(value) for key, value in plan.base.items()},
         "statuses": dict(statuses),
         "failures": failures,
         "verdicts": verdict_counts(rows),
@@ -268,10 +268,6 @@ def survival_of(plan: Plan, rows: pa.Table) -> list[dict[str, Any]]:
     at_base = [verdicts[p.number] for p in plan.points if p.axis is None]
     moved = {key: [(p.values[key], verdicts[p.number]) for p in plan.points if p.axis == key] for key in axes}
     return survival(claims, axes, plan.base, at_base, moved)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _write(folder: Path, plan: Plan, rows: pa.Table, summary: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ class Plan:
                     == first.hash
                 ):
                     return self._filled
-        given: dict[str, Any] = _plain(self.mapping)
+        given: dict[str, Any] = plain(self.mapping)
         return given
 
     @cached_property
@@ -174,7 +174,7 @@ class Plan:
         try:
             config, error = to_mapping(build(SimulationConfig, mapping)), None
         except InputError as refused:
-            config, error = _plain(mapping), str(refused)
+            config, error = plain(mapping), str(refused)
         return Point(number, values, axis, hash_of(config), config, error)
 
     def _laid(self, mapping: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -215,8 +215,8 @@ def _at(mapping: Mapping[str, Any], key: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A checked mapping as TOML and JSON have it."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value

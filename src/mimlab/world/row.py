@@ -67,6 +67,12 @@ class Row:
         """Number of unknowns."""
         return len(self.phi_tied) + len(self.upsilon_tied)
 
+    @property
+    def kind(self) -> tuple[bool, int]:
+        """Whether the query's own area is the global one, and its size; of the first view."""
+        view = self.views[0]
+        return bool(view.area_index[view.own] == 0), view.own_size
+
     def phi_of(self, area: int) -> Array:
         """Index of the Phi of area ``area`` (0: the global one) in each view; shape (views,)."""
         return np.array([v.area_phi[int(np.flatnonzero(v.area_index == area)[0])] for v in self.views])
